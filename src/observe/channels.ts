@@ -1,0 +1,71 @@
+/**
+ * What the stages report, as node:diagnostics_channel messages: one per batch or rarer, never one per event.
+ * Metrics, console figures and tracing subscribe; a stage never knows who listens.
+ *
+ * A message is valid only during the callback: its arrays are the slab's own columns, reused afterwards.
+ */
+import { channel } from 'node:diagnostics_channel';
+
+/** A reply of XREADGROUP was taken in. */
+export interface ReadReport {
+  readonly stream: string;
+  readonly rows: number;
+  readonly bytes: number;
+}
+
+/** A slab came back from a worker. */
+export interface InferReport {
+  /** `name@version`. */
+  readonly model: string;
+  readonly rows: number;
+  /** Dispatch to answer, seen from the main thread. */
+  readonly roundTripUs: number;
+  /** In the worker: decode, run, encode. */
+  readonly inferUs: number;
+  /** `session.run` alone. */
+  readonly runUs: number;
+}
+
+/** The rows of a slab are settled: committed to Redis, or answered directly. */
+export interface SettleReport {
+  readonly model: string;
+  /** Name of the input stream; 'direct' for requests over WebSocket and HTTP. */
+  readonly stream: string;
+  readonly ok: number;
+  readonly invalid: number;
+  readonly failed: number;
+  /** Rows somebody else had settled before. */
+  readonly duplicate: number;
+  /** Per settled row, in the first `rows` places: milliseconds (Unix time) of its entry id or arrival. */
+  readonly arrivedMs: Float64Array;
+  readonly rows: number;
+  /** Unix milliseconds, with fractions: when the slab was taken by a worker, came back, and was settled. */
+  readonly dispatchedMs: number;
+  readonly inferredMs: number;
+  readonly settledMs: number;
+}
+
+/** A prediction of the tail went to subscribers. */
+export interface PushReport {
+  /** Frames handed to the sockets now / put into a slot or queue for lack of credit / dropped. */
+  readonly sent: number;
+  readonly held: number;
+  readonly dropped: number;
+  /** Entry id of the prediction to the hand-over, milliseconds. */
+  readonly pushMs: number;
+}
+
+/** Something an operator should know; the logger rate-limits repeats by `code`. */
+export interface NoticeReport {
+  readonly level: 'info' | 'warn' | 'error';
+  readonly code: string;
+  readonly message: string;
+}
+
+export const channels = {
+  read: channel('subito:read'),
+  infer: channel('subito:infer'),
+  settle: channel('subito:settle'),
+  push: channel('subito:push'),
+  notice: channel('subito:notice'),
+} as const;
