@@ -1,0 +1,104 @@
+// Every error that Subito reports has a code from this table. To add one, add a row here and a row to
+// test/errors.test.ts; the tidy test fails until both are there.
+
+/** What a code means to its reader: may the caller try again as it is, the CLI's exit code, what to do. */
+export interface ErrorEntry {
+  readonly retryable: boolean;
+  /** Exit code of the CLI; 1 where it is left out. 2 is "you asked for something that cannot be". */
+  readonly exitCode?: number;
+  readonly fix: string;
+}
+
+export const errorTable = {
+  USAGE: { retryable: false, exitCode: 2, fix: 'run it with --help to see commands and options' },
+  CONFIG_INVALID: {
+    retryable: false,
+    exitCode: 2,
+    fix: 'correct the keys named above; `subito config check` checks again',
+  },
+  CONFIG_NOT_FOUND: {
+    retryable: false,
+    exitCode: 2,
+    fix: 'give the path of a YAML file, or leave --config out to use the defaults',
+  },
+  LIMITS_INVALID: {
+    retryable: false,
+    exitCode: 2,
+    fix: 'change one of the two limits in the `limits` section of the configuration',
+  },
+  COMMAND_MISSING: {
+    retryable: false,
+    exitCode: 2,
+    fix: 'this build does not carry the command; use a complete checkout',
+  },
+  REDIS_MISSING: {
+    retryable: false,
+    fix: 'install it: `apt-get install redis-server` (Debian, Ubuntu), `brew install redis` (macOS)',
+  },
+  REDIS_PORT_BUSY: {
+    retryable: false,
+    fix: 'stop what listens there, choose another redis.embedded.port, or 0 for any free one',
+  },
+  REDIS_DIR_IN_USE: {
+    retryable: false,
+    fix: 'stop the other engine, or give this one another redis.embedded.dir',
+  },
+  REDIS_START_FAILED: { retryable: true, fix: 'read redis.log in the directory named above' },
+  REDIS_UNREACHABLE: {
+    retryable: true,
+    fix: 'check redis.url, that the server runs, and its password and TLS settings',
+  },
+  INTERNAL: { retryable: false, fix: 'this is a bug in Subito: report it with the output of --verbose' },
+} as const satisfies Record<string, ErrorEntry>;
+
+export type ErrorCode = keyof typeof errorTable;
+
+export interface SubitoErrorOptions {
+  readonly cause?: unknown;
+  /** Facts for a program, such as the list of invalid keys. Never a secret. */
+  readonly detail?: unknown;
+  /** A better fix than the table's, where this place knows one. */
+  readonly fix?: string;
+}
+
+/** An operation failed for a reason that its caller can act on. Bugs are asserted, not thrown as this. */
+export class SubitoError extends Error {
+  override readonly name = 'SubitoError';
+  readonly code: ErrorCode;
+  readonly retryable: boolean;
+  readonly exitCode: number;
+  readonly fix: string;
+  readonly detail: unknown;
+
+  constructor(code: ErrorCode, message: string, options: SubitoErrorOptions = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    const entry: ErrorEntry = errorTable[code];
+    this.code = code;
+    this.retryable = entry.retryable;
+    this.exitCode = entry.exitCode ?? 1;
+    this.fix = options.fix ?? entry.fix;
+    this.detail = options.detail;
+  }
+
+  /** One line for people: `CODE: message (fix)`. */
+  describe(): string {
+    return `${this.code}: ${this.message} (${this.fix})`;
+  }
+
+  toJSON(): Record<string, unknown> {
+    return {
+      code: this.code,
+      message: this.message,
+      retryable: this.retryable,
+      fix: this.fix,
+      ...(this.detail === undefined ? {} : { detail: this.detail }),
+    };
+  }
+}
+
+/** Gives any thrown value a code: a SubitoError stays what it is, all else is INTERNAL. */
+export function toSubitoError(thrown: unknown): SubitoError {
+  if (thrown instanceof SubitoError) return thrown;
+  const message = thrown instanceof Error ? thrown.message : String(thrown);
+  return new SubitoError('INTERNAL', message, { cause: thrown });
+}

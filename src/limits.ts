@@ -1,0 +1,128 @@
+// Every limit of the engine, in one place. Units come last in the names. A deployment overrides them in
+// the `limits` section of its configuration (payload_bytes_max: ...); checkLimits then holds the relations.
+import { SubitoError } from './errors.ts';
+
+/** The defaults. Zero never means "without limit": there is no such value. */
+export const limitsDefault = {
+  // One event.
+  /** `data` or `features` of one event. */
+  payloadBytesMax: 65_536,
+  keyBytesMax: 128,
+  /** The producer's own id, `event`. */
+  eventIdBytesMax: 64,
+  /** A W3C traceparent is 55 characters. */
+  traceBytesMax: 55,
+  /** `name` or `name@version`. */
+  modelNameBytesMax: 128,
+  /** Largest stream entry the reader keeps whole; a larger one is dead-lettered without its payload. */
+  entryBytesMax: 131_072,
+
+  // Batches and slabs.
+  /** Entries asked for in one XREADGROUP. */
+  readCountMax: 512,
+  /** Rows of one slab, the ceiling of every manifest's batch.max. */
+  batchRowsMax: 1024,
+  /** Raw bytes of the events of one slab. */
+  slabArenaBytes: 262_144,
+  /** Encoded predictions of one slab. */
+  slabOutputArenaBytes: 1_048_576,
+
+  // Time.
+  /** One batch in a worker; past it the worker is taken for hung and replaced. */
+  inferMsMax: 5000,
+  /** From loading a model to its last golden vector. */
+  modelLoadMsMax: 60_000,
+  /** The event's clock, where neither event, stream nor model says. */
+  deadlineMsDefault: 1000,
+  deadlineMsMax: 3_600_000,
+  /** A graceful stop; then a hard one. */
+  stopMsMax: 10_000,
+  /** One command of the admin or commit connection. */
+  redisCommandMsMax: 5000,
+  /** How long one XREADGROUP waits; the reader's socket timeout is longer. */
+  readBlockMs: 1000,
+
+  // Redelivery.
+  /** A pending entry idle this long is taken over by another consumer. */
+  claimIdleMs: 30_000,
+  /** Entries taken over in one step. */
+  claimCountMax: 128,
+  /** After so many deliveries an entry is dead-lettered. */
+  deliveriesMax: 5,
+  /** Entries kept in a predictions stream (MAXLEN ~), where the stream does not say. */
+  predictionsMax: 1_000_000,
+  /** Entries kept in a dead-letters stream. */
+  deadlettersMax: 100_000,
+
+  // Gateway.
+  /** One WebSocket message from a client. */
+  messageBytesMax: 16_384,
+  subscriptionsMax: 64,
+  eventsPerSecondMax: 50,
+  connectionsPerIpPerSecondMax: 20,
+  connectionsMax: 10_000,
+  /** Bytes waiting for one slow connection. */
+  outboxBytesMax: 1_048_576,
+  httpBodyBytesMax: 1_048_576,
+  /** From the socket's opening to its hello. */
+  helloMsMax: 10_000,
+  pingMs: 25_000,
+} as const;
+
+export type Limits = { readonly [K in keyof typeof limitsDefault]: number };
+export type LimitName = keyof Limits;
+
+/** `left` must be at least (or more than) `right`, or the engine could not keep a promise: `why`. */
+interface Relation {
+  readonly left: LimitName;
+  readonly atLeast: readonly LimitName[];
+  readonly why: string;
+}
+
+const relations: readonly Relation[] = [
+  {
+    left: 'entryBytesMax',
+    atLeast: ['payloadBytesMax', 'keyBytesMax', 'eventIdBytesMax', 'traceBytesMax', 'modelNameBytesMax'],
+    why: 'the largest legal event must fit in an entry that the reader keeps',
+  },
+  { left: 'slabArenaBytes', atLeast: ['payloadBytesMax'], why: 'an empty slab must take any legal event' },
+  { left: 'httpBodyBytesMax', atLeast: ['payloadBytesMax'], why: 'any legal event can be posted' },
+  { left: 'outboxBytesMax', atLeast: ['messageBytesMax'], why: 'a connection can be sent one message' },
+  { left: 'stopMsMax', atLeast: ['inferMsMax'], why: 'a graceful stop waits for the batches in hand' },
+  { left: 'claimIdleMs', atLeast: ['inferMsMax'], why: 'a batch still in a worker must not be taken over' },
+  { left: 'deadlineMsMax', atLeast: ['deadlineMsDefault'], why: 'the default deadline must be allowed' },
+  {
+    left: 'redisCommandMsMax',
+    atLeast: ['readBlockMs'],
+    why: 'a blocked read must not look like a lost one',
+  },
+  { left: 'pingMs', atLeast: ['helloMsMax'], why: 'a connection is pinged only once it has said hello' },
+];
+
+/** payloadBytesMax -> payload_bytes_max, the name in the configuration. */
+function configName(name: LimitName): string {
+  return name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+}
+
+/** Every broken rule as one sentence that names both values; empty when all hold. */
+export function limitProblems(limits: Limits): string[] {
+  const problems: string[] = [];
+  for (const [name, value] of Object.entries(limits) as [LimitName, number][]) {
+    if (!Number.isSafeInteger(value) || value < 1) {
+      problems.push(`limits.${configName(name)} is ${value}: it must be a whole number of at least 1`);
+    }
+  }
+  for (const { left, atLeast, why } of relations) {
+    const sum = atLeast.reduce((total, name) => total + limits[name], 0);
+    if (limits[left] >= sum) continue;
+    const parts = atLeast.map((name) => `limits.${configName(name)} (${limits[name]})`).join(' + ');
+    problems.push(`limits.${configName(left)} (${limits[left]}) must be at least ${parts}: ${why}`);
+  }
+  return problems;
+}
+
+/** Throws LIMITS_INVALID with every broken rule. Called once, at start. */
+export function checkLimits(limits: Limits): void {
+  const problems = limitProblems(limits);
+  if (problems.length > 0) throw new SubitoError('LIMITS_INVALID', problems.join('\n'), { detail: problems });
+}

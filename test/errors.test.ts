@@ -1,0 +1,36 @@
+import { expect, test } from 'vitest';
+import { type ErrorCode, errorTable, SubitoError, toSubitoError } from '../src/errors.ts';
+
+// What callers and scripts rely on: whether a code may be retried, and the exit code it ends the CLI with.
+const promised: Record<ErrorCode, [retryable: boolean, exitCode: number]> = {
+  USAGE: [false, 2],
+  CONFIG_INVALID: [false, 2],
+  CONFIG_NOT_FOUND: [false, 2],
+  LIMITS_INVALID: [false, 2],
+  COMMAND_MISSING: [false, 2],
+  REDIS_MISSING: [false, 1],
+  REDIS_PORT_BUSY: [false, 1],
+  REDIS_DIR_IN_USE: [false, 1],
+  REDIS_START_FAILED: [true, 1],
+  REDIS_UNREACHABLE: [true, 1],
+  INTERNAL: [false, 1],
+};
+
+test.each(Object.entries(promised))('%s keeps its promise', (code, [retryable, exitCode]) => {
+  const error = new SubitoError(code as ErrorCode, 'what happened');
+  expect([error.retryable, error.exitCode]).toEqual([retryable, exitCode]);
+  // A fix says what to do: a sentence, not a repetition of the code, without a full stop of its own.
+  expect(error.fix).toMatch(/^[a-z].{15,}[^.]$/);
+  expect(error.describe()).toBe(`${code}: what happened (${error.fix})`);
+});
+
+test('the table holds no code without a promise', () => {
+  expect(Object.keys(errorTable).sort()).toEqual(Object.keys(promised).sort());
+});
+
+test('an unexpected error becomes INTERNAL and keeps its cause', () => {
+  const cause = new TypeError('x is not a function');
+  const error = toSubitoError(cause);
+  expect(error).toMatchObject({ code: 'INTERNAL', message: 'x is not a function', cause });
+  expect(toSubitoError(error)).toBe(error);
+});

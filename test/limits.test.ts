@@ -1,0 +1,26 @@
+import { expect, test } from 'vitest';
+import { checkLimits, limitProblems, limitsDefault } from '../src/limits.ts';
+
+test('the defaults hold their own relations', () => {
+  expect(limitProblems(limitsDefault)).toEqual([]);
+});
+
+test('a broken relation names both limits and both values', () => {
+  const limits = { ...limitsDefault, slabArenaBytes: 1000, payloadBytesMax: 2000 };
+  expect(() => checkLimits(limits)).toThrowError(
+    expect.objectContaining({
+      code: 'LIMITS_INVALID',
+      message: expect.stringMatching(/limits\.slab_arena_bytes \(1000\).*limits\.payload_bytes_max \(2000\)/),
+    }),
+  );
+});
+
+test('an entry must hold the sum of its parts, not just the largest', () => {
+  const limits = { ...limitsDefault, entryBytesMax: limitsDefault.payloadBytesMax };
+  expect(limitProblems(limits)).toHaveLength(1);
+});
+
+test.each([0, -1, 1.5, Number.NaN, Number.POSITIVE_INFINITY])('%s is no limit', (value) => {
+  const problems = limitProblems({ ...limitsDefault, subscriptionsMax: value });
+  expect(problems).toEqual([expect.stringContaining(`limits.subscriptions_max is ${value}`)]);
+});
