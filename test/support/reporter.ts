@@ -1,18 +1,23 @@
 // A short report: a line for each file, every failure in full, and at the end one line that a script can read:
 // "N passed, N failed" and ", N skipped" where there are any.
 import { relative } from 'node:path';
+import { stripVTControlCharacters } from 'node:util';
 import type { Reporter, SerializedError, TestModule } from 'vitest/node';
 
 function print(line: string): void {
   process.stdout.write(`${line}\n`);
 }
 
+function printIndented(text: string): void {
+  print(`    ${stripVTControlCharacters(text).replaceAll('\n', '\n    ')}`);
+}
+
 function printError(error: SerializedError): void {
-  print(`    ${(error.stack ?? error.message ?? String(error)).replaceAll('\n', '\n    ')}`);
+  const lines = (error.stack ?? error.message ?? String(error)).split('\n');
+  printIndented(lines.filter((line) => !line.includes('/node_modules/')).join('\n'));
   const diff = (error as { diff?: unknown }).diff;
-  if (typeof diff === 'string') print(`    ${diff.replaceAll('\n', '\n    ')}`);
-  if (error.cause !== undefined)
-    print(`    caused by: ${String((error.cause as Error).stack ?? error.cause)}`);
+  if (typeof diff === 'string') printIndented(diff);
+  if (error.cause) printIndented(`caused by: ${String((error.cause as Error).stack ?? error.cause)}`);
 }
 
 export default class SummaryReporter implements Reporter {

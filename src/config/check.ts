@@ -1,0 +1,147 @@
+// What one key cannot know about another: relations between keys, checked once all of them have a value.
+import { isIP } from 'node:net';
+import type { Config } from '../config.ts';
+import { limitProblems } from '../limits.ts';
+import { nearest, type Path } from './report.ts';
+import type { ConfigChecked } from './schema.ts';
+
+export interface Finding {
+  readonly at: Path;
+  readonly value: unknown;
+  readonly what: string;
+  readonly fix: string;
+}
+
+export function isLoopback(host: string): boolean {
+  if (isIP(host) === 4) return host.startsWith('127.');
+  return host === 'localhost' || host === '::1';
+}
+
+export function* crossCheck(checked: ConfigChecked, config: Config): Generator<Finding> {
+  yield* checkRedis(checked.redis);
+  yield* checkStreams(config);
+  yield* checkGateway(checked.gateway);
+  const { min, max } = config.workers;
+  if (min > max) {
+    yield {
+      at: ['workers', 'min'],
+      value: min,
+      what: `more than workers.max (${max})`,
+      fix: `set workers.max to at least ${min}, or workers.min to at most ${max}`,
+    };
+  }
+  const { providers } = config.workers;
+  if (new Set(providers).size !== providers.length) {
+    yield { at: ['workers', 'providers'], value: providers, what: 'names one twice', fix: 'name each once' };
+  }
+  for (const sentence of limitProblems(config.limits)) {
+    yield { at: ['limits'], value: checked.limits, what: sentence, fix: 'change one of them' };
+  }
+}
+
+function* checkRedis(redis: ConfigChecked['redis']): Generator<Finding> {
+  if (redis === 'embedded') return;
+  const at = ['redis'];
+  if ((redis.url === undefined) === (redis.embedded === undefined)) {
+    const what = redis.url === undefined ? 'names no server' : 'names two servers';
+    yield { at, value: redis, what, fix: 'give either redis.url or redis.embedded' };
+    return;
+  }
+  if (redis.url === undefined) {
+    if (redis.password !== undefined || redis.username !== undefined || redis.tls !== undefined) {
+      const fix = 'remove username, password and tls, or give redis.url';
+      yield {
+        at,
+        value: redis,
+        what: 'the embedded server listens on loopback and takes no credentials',
+        fix,
+      };
+    }
+    return;
+  }
+  const url = URL.canParse(redis.url) ? new URL(redis.url) : undefined;
+  if (url === undefined || url.hostname === '' || !/^\/?\d{0,2}$/.test(url.pathname) || url.search !== '') {
+    const fix = 'use redis://HOST:PORT, with /N for database N and rediss:// for TLS';
+    yield { at: ['redis', 'url'], value: redis.url, what: 'not the URL of a Redis server', fix };
+  } else if (redis.tls !== undefined && url.protocol !== 'rediss:') {
+    const fix = 'write rediss:// in redis.url, or remove redis.tls';
+    yield { at: ['redis', 'url'], value: redis.url, what: 'has no TLS although redis.tls is given', fix };
+  }
+  if (redis.tls !== undefined && (redis.tls.cert === undefined) !== (redis.tls.key === undefined)) {
+    const what = 'a client certificate needs both halves';
+    yield { at: ['redis', 'tls'], value: redis.tls, what, fix: 'give cert and key, or neither' };
+  }
+}
+
+function* checkStreams({ streams, limits }: Config): Generator<Finding> {
+  const names = new Set<string>();
+  for (const [i, stream] of streams.entries()) {
+    if (names.has(stream.name)) {
+      const fix = 'give every stream once; more replicas share it by its group';
+      yield { at: ['streams', i, 'name'], value: stream.name, what: 'an earlier stream has this name', fix };
+    }
+    names.add(stream.name);
+    if (stream.deadlineMs !== undefined && stream.deadlineMs > limits.deadlineMsMax) {
+      const what = `more than limits.deadline_ms_max (${limits.deadlineMsMax})`;
+      yield {
+        at: ['streams', i, 'deadline_ms'],
+        value: stream.deadlineMs,
+        what,
+        fix: 'lower it or raise that',
+      };
+    }
+  }
+  for (const [i, stream] of streams.entries()) {
+    for (const output of ['predictions', 'deadletters'] as const) {
+      if (!names.has(stream[output])) continue;
+      // The engine would read its own output as events, for ever.
+      const fix = 'name a stream that no other key reads';
+      yield { at: ['streams', i, output], value: stream[output], what: 'also a stream of events', fix };
+    }
+    if (stream.predictions === stream.deadletters) {
+      const fix = 'name two different streams';
+      yield {
+        at: ['streams', i, 'deadletters'],
+        value: stream.deadletters,
+        what: 'also the predictions',
+        fix,
+      };
+    }
+  }
+}
+
+function* checkGateway({ host, auth, insecure, origins }: ConfigChecked['gateway']): Generator<Finding> {
+  if (!isLoopback(host) && auth === 'off' && !insecure) {
+    yield {
+      at: ['gateway', 'host'],
+      value: host,
+      what: 'others can reach this address, and gateway.auth is off',
+      fix:
+        'set gateway.auth to {jwt: ...}; or, where something in front of it ends TLS and checks callers, ' +
+        'say gateway.insecure: true (--insecure); or listen on 127.0.0.1',
+    };
+  }
+  for (const [i, origin] of origins.entries()) {
+    if (URL.canParse(origin) && new URL(origin).origin === origin) continue;
+    const guess = URL.canParse(origin) ? nearest(origin, [new URL(origin).origin]) : undefined;
+    const fix = guess
+      ? `did you mean ${guess}?`
+      : 'use scheme and host alone, such as https://player.example.org';
+    yield { at: ['gateway', 'origins', i], value: origin, what: 'not a web origin', fix };
+  }
+  if (auth === 'off') return;
+  const { jwks_url, secret } = auth.jwt;
+  if ((jwks_url === undefined) === (secret === undefined)) {
+    const what =
+      jwks_url === undefined ? 'has no key to check tokens with' : 'has two keys to check tokens with';
+    const fix = 'give either jwks_url or secret';
+    yield { at: ['gateway', 'auth', 'jwt'], value: auth.jwt, what, fix };
+  }
+  if (
+    jwks_url?.startsWith('http:') &&
+    !isLoopback(URL.canParse(jwks_url) ? new URL(jwks_url).hostname : '')
+  ) {
+    const what = 'whoever sits between could replace the keys';
+    yield { at: ['gateway', 'auth', 'jwt', 'jwks_url'], value: jwks_url, what, fix: 'use https://' };
+  }
+}
