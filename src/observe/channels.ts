@@ -36,9 +36,15 @@ export interface SettleReport {
   readonly failed: number;
   /** Rows somebody else had settled before. */
   readonly duplicate: number;
-  /** Per settled row, in the first `rows` places: milliseconds (Unix time) of its entry id or arrival. */
-  readonly arrivedMs: Float64Array;
+  /** All rows of the slab: ok + invalid + failed + duplicate. */
   readonly rows: number;
+  /** Per row, in the first `rows` places: milliseconds (Unix time) of its entry id or arrival. */
+  readonly arrivedMs: Float64Array;
+  /**
+   * Likewise: when the row's bytes lay in the slab, which parts waiting in Redis from waiting for a worker.
+   * Left out for direct rows (they arrive and lie there at once); left out otherwise, all of it counts as waiting.
+   */
+  readonly readMs?: Float64Array | undefined;
   /** Unix milliseconds, with fractions: when the slab was taken by a worker, came back, and was settled. */
   readonly dispatchedMs: number;
   readonly inferredMs: number;

@@ -1,0 +1,115 @@
+/**
+ * The log: what the stages say to the operator on the notice channel. Text on a terminal, JSON lines otherwise.
+ *
+ * A code is written at once the first time. Then it is quiet for ten seconds, counting; if anything was counted, the
+ * last message goes out with the count, and the next ten seconds begin. A quiet period without a repeat ends it: the
+ * next message of that code is written at once again. So a storm costs six lines a minute and code.
+ */
+import { createHash } from 'node:crypto';
+import { channels, type NoticeReport } from './channels.ts';
+
+const QUIET_MS = 10_000;
+/** Codes are a finite set; should someone compute them, the oldest are forgotten (and written at once again). */
+const CODES_MAX = 200;
+
+export interface LogOptions {
+  readonly write: (line: string) => void;
+  /** Text for people; otherwise one JSON object a line. */
+  readonly text: boolean;
+  /** Unix milliseconds. */
+  readonly now: () => number;
+  /** Calls back once after `ms`; a timer that does not keep the process alive, unless a test brings its own. */
+  readonly after?: (ms: number, fn: () => void) => () => void;
+}
+
+interface Repeat {
+  count: number;
+  last: NoticeReport;
+  cancel: () => void;
+}
+
+function afterTimer(ms: number, fn: () => void): () => void {
+  const timer = setTimeout(fn, ms).unref();
+  return () => clearTimeout(timer);
+}
+
+/** A user's or session's key as it may appear in a log: the same key gives the same name. */
+export function hashKey(key: string): string {
+  return `key-${createHash('sha256').update(key).digest('hex').slice(0, 12)}`;
+}
+
+/** Takes out what must not be written: passwords in URLs, tokens, authorization values; and line breaks. */
+export function redact(message: string): string {
+  return message
+    .replace(/\p{Cc}+/gu, ' ')
+    .replace(/(\w+:\/\/)[^\s/@]*:[^\s/]*@/g, '$1***@')
+    .replace(/\beyJ[\w-]+\.[\w-]+\.[\w-]*/g, '***')
+    .replace(/\b(bearer|basic)\s+[\w+/=.~-]+/gi, '$1 ***')
+    .replace(
+      /\b(password|passwd|secret|token|api_?key)(["']?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s"',;&}]+)/gi,
+      '$1$2***',
+    );
+}
+
+const LEVEL_COLOUR = { info: '\x1b[36m', warn: '\x1b[33m', error: '\x1b[31m' } as const;
+
+/** One line, without its end. `repeats` is how many messages of the code this one stands for beyond itself. */
+function format(notice: NoticeReport, repeats: number, timeMs: number, text: boolean): string {
+  const time = new Date(timeMs).toISOString();
+  const message = redact(notice.message);
+  const { level, code } = notice;
+  if (!text) {
+    return JSON.stringify({ time, level, code, message, ...(repeats > 0 ? { repeats } : {}) });
+  }
+  const count = repeats > 0 ? ` (and ${repeats} more in ${QUIET_MS / 1000} s)` : '';
+  return `${time.slice(11, 23)} ${LEVEL_COLOUR[level]}${level.padEnd(5)}\x1b[0m ${code} ${message}${count}`;
+}
+
+/** Starts writing; the returned function writes what is still counted and stops. */
+export function startLog(options: LogOptions): () => void {
+  const { write, text, now } = options;
+  const after = options.after ?? afterTimer;
+  const repeats = new Map<string, Repeat>();
+  const emit = (notice: NoticeReport, count: number) => write(`${format(notice, count, now(), text)}\n`);
+
+  const quiet = (entry: Repeat): void => {
+    entry.cancel = after(QUIET_MS, () => {
+      if (entry.count === 0) {
+        repeats.delete(entry.last.code);
+        return;
+      }
+      emit(entry.last, entry.count - 1);
+      entry.count = 0;
+      quiet(entry);
+    });
+  };
+
+  const onNotice = (report: unknown): void => {
+    const notice = report as NoticeReport;
+    const known = repeats.get(notice.code);
+    if (known !== undefined) {
+      known.count += 1;
+      known.last = notice;
+      return;
+    }
+    emit(notice, 0);
+    const oldest = repeats.size >= CODES_MAX ? repeats.keys().next().value : undefined;
+    if (oldest !== undefined) {
+      repeats.get(oldest)?.cancel();
+      repeats.delete(oldest);
+    }
+    const entry: Repeat = { count: 0, last: notice, cancel: () => {} };
+    repeats.set(notice.code, entry);
+    quiet(entry);
+  };
+
+  channels.notice.subscribe(onNotice);
+  return () => {
+    channels.notice.unsubscribe(onNotice);
+    for (const entry of repeats.values()) {
+      entry.cancel();
+      if (entry.count > 0) emit(entry.last, entry.count - 1);
+    }
+    repeats.clear();
+  };
+}

@@ -1,0 +1,168 @@
+/**
+ * The Prometheus page. Nothing here runs between scrapes: each family renders its values from the totals when asked.
+ * The registry is prom-client's, for its default process metrics (event loop lag, heap, garbage collection).
+ */
+import { collectDefaultMetrics, type Metric, Registry } from 'prom-client';
+import { cumulativeAt, type LatencyHistogram } from './histogram.ts';
+import type { Sources } from './sources.ts';
+import { STAGES, STATUSES, type Totals } from './totals.ts';
+
+/** Seconds; each is an exact edge of the latency buckets. 10 ms is the engine's target. */
+const LATENCY_LE = [
+  0.00015625, 0.0003125, 0.000625, 0.00125, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5,
+  1, 2.5, 5, 10,
+] as const;
+const LATENCY_LE_MS = LATENCY_LE.map((seconds) => seconds * 1000);
+/** A busy ratio over less than this is noise; a scrape that follows sooner gets the last one again. */
+const BUSY_WINDOW_MS_MIN = 1000;
+
+interface Value {
+  readonly value: number;
+  readonly labels: Readonly<Record<string, string | number>>;
+  readonly metricName?: string;
+}
+
+export interface MetricsOptions {
+  readonly totals: Totals;
+  readonly sources: Sources;
+  /** Milliseconds, any monotonic or Unix clock. */
+  readonly now: () => number;
+  /** prom-client's process metrics; left out in tests. */
+  readonly process?: boolean;
+}
+
+export interface Metrics {
+  readonly contentType: string;
+  render(): Promise<string>;
+}
+
+function latencyValues(name: string, histogram: LatencyHistogram, labels: Value['labels']): Value[] {
+  const below = cumulativeAt(histogram.counts, LATENCY_LE_MS);
+  return [
+    ...LATENCY_LE.map((le, at) => ({
+      metricName: `${name}_bucket`,
+      labels: { le, ...labels },
+      value: below[at]!,
+    })),
+    { metricName: `${name}_bucket`, labels: { le: '+Inf', ...labels }, value: histogram.count },
+    { metricName: `${name}_sum`, labels, value: histogram.sumMs / 1000 },
+    { metricName: `${name}_count`, labels, value: histogram.count },
+  ];
+}
+
+function batchValues(name: string, totals: Totals): Value[] {
+  const values: Value[] = [];
+  let seen = 0;
+  for (let at = 0; at < totals.batches.length - 1; at++) {
+    seen += totals.batches[at]!;
+    values.push({ metricName: `${name}_bucket`, labels: { le: 2 ** at }, value: seen });
+  }
+  values.push({ metricName: `${name}_bucket`, labels: { le: '+Inf' }, value: totals.batchCount });
+  values.push({ metricName: `${name}_sum`, labels: {}, value: totals.batchRows });
+  values.push({ metricName: `${name}_count`, labels: {}, value: totals.batchCount });
+  return values;
+}
+
+type Add = (
+  type: 'counter' | 'gauge' | 'histogram',
+  name: string,
+  help: string,
+  values: (name: string) => Value[],
+) => void;
+
+/** What happened, from the totals. */
+function addEvents(add: Add, totals: Totals): void {
+  add('counter', 'subito_events_total', 'Events settled, by outcome.', () =>
+    [...totals.outcomes()].flatMap((outcomes) =>
+      STATUSES.map((status) => ({
+        labels: { stream: outcomes.stream, model: outcomes.model, status },
+        value: outcomes[status],
+      })),
+    ),
+  );
+  add('counter', 'subito_duplicates_total', 'Rows that somebody else had settled before.', () =>
+    [...totals.outcomes()].map(({ stream, model, duplicate }) => ({
+      labels: { stream, model },
+      value: duplicate,
+    })),
+  );
+  add('counter', 'subito_read_events_total', 'Events read from the input streams.', () =>
+    [...totals.read].map(([stream, value]) => ({ labels: { stream }, value })),
+  );
+  add('histogram', 'subito_event_seconds', 'Entry id or arrival of an event to its settlement.', (name) =>
+    latencyValues(name, totals.total, {}),
+  );
+  add('histogram', 'subito_stage_seconds', 'Time of an event in each stage; push: of a prediction.', (name) =>
+    STAGES.flatMap((stage) => latencyValues(name, totals.stages[stage], { stage })),
+  );
+  add('histogram', 'subito_batch_rows', 'Rows of a batch that a worker ran.', (name) =>
+    batchValues(name, totals),
+  );
+  add('counter', 'subito_push_total', 'Frames of predictions: sent, held for lack of credit, dropped.', () =>
+    Object.entries(totals.pushed).map(([result, value]) => ({ labels: { result }, value })),
+  );
+  add('counter', 'subito_notices_total', 'Messages to the operator, by code.', () =>
+    [...totals.notices.values()].map(({ level, code, count }) => ({ labels: { level, code }, value: count })),
+  );
+}
+
+/** What is, from the sources. A figure that is not known is left out, never zero. */
+function addStates(add: Add, sources: Sources, busyRatio: () => number): void {
+  const one = (value: number): Value[] => [{ labels: {}, value }];
+  const backlog = (part: 'unread' | 'pending') =>
+    sources.backlog().flatMap((entry) => {
+      const value = entry[part];
+      return value === null ? [] : [{ labels: { stream: entry.stream }, value }];
+    });
+  add('gauge', 'subito_backlog_events', 'Entries of an input stream that nobody has read.', () =>
+    backlog('unread'),
+  );
+  add('gauge', 'subito_pending_events', 'Entries read and not yet settled, over all consumers.', () =>
+    backlog('pending'),
+  );
+  add('gauge', 'subito_inflight_rows', 'Rows in the slabs of this process.', () =>
+    one(sources.inflightRows()),
+  );
+  add('gauge', 'subito_connections', 'Open WebSocket connections.', () => one(sources.connections()));
+  add('gauge', 'subito_workers', 'Worker threads that are warm.', () => one(sources.workers()));
+  add(
+    'gauge',
+    'subito_worker_busy_ratio',
+    'Share of worker time spent on batches since the last scrape.',
+    () => one(busyRatio()),
+  );
+  add('gauge', 'subito_model_info', 'Models served; always 1.', () =>
+    sources
+      .models()
+      .map(({ name, version, provider }) => ({ labels: { model: name, version, provider }, value: 1 })),
+  );
+}
+
+/** Busy microseconds of all workers over the time since the last call, 0 to 1. */
+function busyMeter({ totals, sources, now }: MetricsOptions): () => number {
+  let atMs = now();
+  let busyUs = totals.busyUs;
+  let ratio = 0;
+  return () => {
+    const elapsedMs = now() - atMs;
+    if (elapsedMs >= BUSY_WINDOW_MS_MIN) {
+      ratio = Math.min(1, (totals.busyUs - busyUs) / (elapsedMs * 1000 * Math.max(1, sources.workers())));
+      atMs += elapsedMs;
+      busyUs = totals.busyUs;
+    }
+    return ratio;
+  };
+}
+
+export function createMetrics(options: MetricsOptions): Metrics {
+  const registry = new Registry();
+  // A registry asks a metric for its name and its values, nothing else; so a family is an object with `get`.
+  const add: Add = (type, name, help, values) => {
+    const get = () => ({ name, help, type, aggregator: 'sum', values: values(name) });
+    registry.registerMetric({ name, get } as unknown as Metric);
+  };
+  addEvents(add, options.totals);
+  addStates(add, options.sources, busyMeter(options));
+  if (options.process ?? true) collectDefaultMetrics({ register: registry });
+  return { contentType: registry.contentType, render: () => registry.metrics() };
+}

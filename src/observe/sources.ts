@@ -1,0 +1,31 @@
+/** Figures that are states, not events: whoever owns one passes a way to ask for it. Asked each second and scrape. */
+
+export interface StreamBacklog {
+  readonly stream: string;
+  /** Entries nobody has read; null while it is not known (it must never read as "none"). */
+  readonly unread: number | null;
+  /** Entries read and not yet settled, over all consumers of the group; null while not known. */
+  readonly pending: number | null;
+}
+
+export interface ServedModel {
+  readonly name: string;
+  readonly version: number;
+  readonly description: string;
+  readonly provider: string;
+  readonly rowsMax: number;
+}
+
+export type EngineState = 'starting' | 'running' | 'reconnecting' | 'draining' | 'stopped';
+
+export interface Sources {
+  state(): { readonly state: EngineState; readonly reasons: readonly string[] };
+  backlog(): readonly StreamBacklog[];
+  /** Rows in slabs: read or received, not yet settled. */
+  inflightRows(): number;
+  /** Open WebSocket connections. */
+  connections(): number;
+  /** Worker threads that are warm. */
+  workers(): number;
+  models(): readonly ServedModel[];
+}

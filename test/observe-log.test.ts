@@ -1,0 +1,104 @@
+import { afterEach, expect, test } from 'vitest';
+import { channels, type NoticeReport } from '../src/observe/channels.ts';
+import { hashKey, redact, startLog } from '../src/observe/log.ts';
+
+/** A log on a clock that the test moves. */
+function simulate(text = false) {
+  const lines: string[] = [];
+  const timers: { at: number; fn: () => void }[] = [];
+  let nowMs = Date.UTC(2026, 0, 1);
+  const after = (ms: number, fn: () => void) => {
+    const timer = { at: nowMs + ms, fn };
+    timers.push(timer);
+    return () => {
+      timers.splice(timers.indexOf(timer), 1);
+    };
+  };
+  const advance = (ms: number) => {
+    nowMs += ms;
+    for (const timer of timers.filter(({ at }) => at <= nowMs)) {
+      timers.splice(timers.indexOf(timer), 1);
+      timer.fn();
+    }
+  };
+  const stop = startLog({ write: (line) => lines.push(line), text, now: () => nowMs, after });
+  return { lines, advance, stop, pending: () => timers.length };
+}
+
+const say = (code: string, message: string, level: NoticeReport['level'] = 'warn') =>
+  channels.notice.publish({ level, code, message });
+
+let log: ReturnType<typeof simulate> | undefined;
+afterEach(() => log?.stop());
+
+test('the first of a code at once, repeats as one line with their number every ten seconds', () => {
+  log = simulate();
+  for (let i = 1; i <= 5; i++) say('A', `message ${i}`);
+  say('B', 'another');
+  expect(log.lines.map((line) => JSON.parse(line))).toEqual([
+    { time: '2026-01-01T00:00:00.000Z', level: 'warn', code: 'A', message: 'message 1' },
+    { time: '2026-01-01T00:00:00.000Z', level: 'warn', code: 'B', message: 'another' },
+  ]);
+  log.advance(10_000);
+  expect(JSON.parse(log.lines[2]!)).toMatchObject({ code: 'A', message: 'message 5', repeats: 3 });
+  say('A', 'message 6');
+  expect(log.lines).toHaveLength(3);
+  log.advance(10_000);
+  expect(JSON.parse(log.lines[3]!)).toEqual({
+    time: '2026-01-01T00:00:20.000Z',
+    level: 'warn',
+    code: 'A',
+    message: 'message 6',
+  });
+});
+
+test('after a quiet period the next one is written at once', () => {
+  log = simulate();
+  say('A', 'one');
+  log.advance(10_000);
+  expect(log.pending()).toBe(0);
+  say('A', 'two');
+  expect(log.lines).toHaveLength(2);
+});
+
+test('stopping writes what was counted', () => {
+  log = simulate();
+  for (let i = 1; i <= 3; i++) say('A', `message ${i}`);
+  log.stop();
+  expect(log.lines.map((line) => JSON.parse(line)).at(-1)).toMatchObject({
+    message: 'message 3',
+    repeats: 1,
+  });
+  say('A', 'too late');
+  expect(log.lines).toHaveLength(2);
+});
+
+test('codes without number do not fill the memory', () => {
+  log = simulate();
+  for (let i = 0; i < 1000; i++) say(`C${i}`, 'x');
+  expect(log.lines).toHaveLength(1000);
+  expect(log.pending()).toBe(200);
+});
+
+test('text for a terminal is one line, whatever the message holds', () => {
+  log = simulate(true);
+  say('A', 'two\nlines \x1b[2J', 'error');
+  expect(log.lines).toEqual(['00:00:00.000 \x1b[31merror\x1b[0m A two lines  [2J\n']);
+});
+
+test.each([
+  ['redis://user:hunter2@host:6379 refused', 'redis://***@host:6379 refused'],
+  ['rediss://:p%40ss@host', 'rediss://***@host'],
+  ['token=abc123 and "password": "x y"', 'token=*** and "password": ***'],
+  ['Authorization: Bearer abc.def', 'Authorization: Bearer ***'],
+  ['bad token eyJhbGciOi.eyJzdWIi.c2ln', 'bad token ***'],
+  ['http://host/path?x=1 is fine', 'http://host/path?x=1 is fine'],
+])('redact %s', (message, expected) => {
+  expect(redact(message)).toBe(expected);
+});
+
+test('a key has the same short name each time, and not its own', () => {
+  expect(hashKey('user-42')).toMatch(/^key-[0-9a-f]{12}$/);
+  expect(hashKey('user-42')).toBe(hashKey('user-42'));
+  expect(hashKey('user-42')).not.toBe(hashKey('user-43'));
+});
