@@ -44,7 +44,7 @@ quietly() {
   log=$(mktemp)
   "$@" >"$log" 2>&1 </dev/null 9<&- || status=$?
   if [ "$status" != 0 ]; then
-    tail -n 30 "$log" >&2
+    if [ "$(wc -l <"$log")" -le 60 ]; then cat "$log" >&2; else (head -n 20 "$log"; echo ...; tail -n 30 "$log") >&2; fi
     rm -f "$log"
     return "$status"
   fi

@@ -29,9 +29,8 @@ export interface RedisTls {
 export type RedisConfig =
   | {
       readonly kind: 'url';
-      /** Without credentials, so it can be logged. */
+      /** With the user but without the password, so it can be logged. */
       readonly url: string;
-      readonly username?: string;
       readonly password?: string;
       /** Present for rediss://: paths of PEM files. */
       readonly tls?: RedisTls;
@@ -242,10 +241,9 @@ function resolveRedis(redis: ConfigChecked['redis']): RedisConfig {
   const given = redis.url ?? 'redis://127.0.0.1:6379';
   if (!URL.canParse(given)) return { kind: 'url', url: given };
   const url = new URL(given);
-  const username = redis.username ?? (url.username === '' ? undefined : decodeURIComponent(url.username));
   const password = redis.password ?? (url.password === '' ? undefined : decodeURIComponent(url.password));
-  url.username = '';
   url.password = '';
+  if (redis.username !== undefined) url.username = redis.username;
   const { ca, cert, key, servername } = redis.tls ?? {};
   const tls: RedisTls = {
     ...(ca === undefined ? {} : { ca }),
@@ -256,7 +254,6 @@ function resolveRedis(redis: ConfigChecked['redis']): RedisConfig {
   return {
     kind: 'url',
     url: url.href,
-    ...(username === undefined ? {} : { username }),
     ...(password === undefined ? {} : { password }),
     ...(url.protocol === 'rediss:' ? { tls } : {}),
   };

@@ -86,16 +86,15 @@ test('a text variable is taken as it stands: a password may look like a number',
   const { redis } = loadConfig({ env });
   expect(redis).toEqual({
     kind: 'url',
-    url: 'redis://db.example:7000/2',
-    username: 'default',
+    url: 'redis://default@db.example:7000/2',
     password: '0123',
   });
 });
 
-test('credentials leave the URL, decoded', () => {
+test('the password leaves the URL, decoded', () => {
   const { redis } = loadConfig({ env: { SUBITO_REDIS_URL: 'rediss://me:p%40ss@db.example:7000' } });
-  expect(redis).toMatchObject({ username: 'me', password: 'p@ss', tls: {} });
-  expect((redis as { url: string }).url).toBe('rediss://db.example:7000');
+  expect(redis).toMatchObject({ password: 'p@ss', tls: {} });
+  expect((redis as { url: string }).url).toBe('rediss://me@db.example:7000');
 });
 
 test('a variable that names another way to Redis puts the file’s aside', () => {
@@ -152,6 +151,7 @@ const bad: [yaml: string, ...expected: string[]][] = [
   ['redis: {url: "redis://a", embedded: {}}', 'names two servers', 'either'],
   ['redis: {url: "http://a"}', 'redis.url = "http://a"', 'redis://127.0.0.1:6379'],
   ['redis: {url: "redis://a/x"}', 'redis.url = "redis://a/x"', '/N for database N'],
+  ['redis: {url: "unix://"}', 'redis.url = "unix://"'],
   ['redis: {url: "redis://a", tls: {ca: f}}', 'redis.url = "redis://a"', 'rediss://'],
   ['redis: {url: "rediss://a", tls: {cert: f}}', 'redis.tls', 'cert and key, or neither'],
   ['redis: embeded', 'redis = "embeded"', 'embedded, or a section with url'],

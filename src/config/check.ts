@@ -39,6 +39,11 @@ export function* crossCheck(checked: ConfigChecked, config: Config): Generator<F
   }
 }
 
+function isRedisUrl(url: URL): boolean {
+  if (url.protocol === 'unix:') return url.pathname.length > 1 && /^(\?db=\d{1,5})?$/.test(url.search);
+  return url.hostname !== '' && /^(\/\d{0,5})?$/.test(url.pathname) && url.search === '';
+}
+
 function* checkRedis(redis: ConfigChecked['redis']): Generator<Finding> {
   if (redis === 'embedded') return;
   const at = ['redis'];
@@ -60,8 +65,8 @@ function* checkRedis(redis: ConfigChecked['redis']): Generator<Finding> {
     return;
   }
   const url = URL.canParse(redis.url) ? new URL(redis.url) : undefined;
-  if (url === undefined || url.hostname === '' || !/^\/?\d{0,2}$/.test(url.pathname) || url.search !== '') {
-    const fix = 'use redis://HOST:PORT, with /N for database N and rediss:// for TLS';
+  if (url === undefined || !isRedisUrl(url)) {
+    const fix = 'use redis://HOST:PORT, with /N for database N and rediss:// for TLS; or unix:///path?db=N';
     yield { at: ['redis', 'url'], value: redis.url, what: 'not the URL of a Redis server', fix };
   } else if (redis.tls !== undefined && url.protocol !== 'rediss:') {
     const fix = 'write rediss:// in redis.url, or remove redis.tls';

@@ -35,10 +35,10 @@ const redis = z
     z.strictObject({
       url: z
         .string()
-        .regex(/^rediss?:\/\/\S+$/)
+        .regex(/^(rediss?|unix):\/\/\S+$/)
         .optional()
         .meta({
-          description: 'server to use; rediss:// for TLS',
+          description: 'server to use; rediss:// for TLS, unix:///path for a socket',
           expected: 'a URL such as redis://127.0.0.1:6379 or rediss://redis.example.org:6380',
         }),
       username: text.optional().meta({ description: 'ACL user; may also stand in the URL' }),
