@@ -13,8 +13,9 @@ export interface ModelInfo {
 
 /** One event that wants its answer here and now. */
 export interface DirectEvent {
-  /** `name` or `name@version`. */
+  /** `name` or `name@version`; '' for the engine's default. */
   readonly model: string;
+  /** '' for none. */
   readonly key: string;
   /** The client's own id of the event; '' for none. */
   readonly event: string;
@@ -27,11 +28,20 @@ export interface DirectEvent {
 }
 
 export interface Answer {
-  readonly status: 'ok' | 'invalid' | 'failed' | 'overloaded' | 'unknown_model' | 'unavailable';
+  readonly status:
+    | 'ok'
+    | 'degraded'
+    | 'invalid'
+    | 'failed'
+    | 'overloaded'
+    | 'expired'
+    | 'unknown_model'
+    | 'unavailable';
   /** `name@version`; '' when no model was reached. */
   readonly model: string;
-  /** The encoded prediction; a view that is valid only during the callback. Empty when the status is not ok. */
+  /** The encoded prediction; a view that is valid only during the callback. Empty when there is none. */
   readonly outputs: Uint8Array;
+  /** Why there is no prediction; `path: detail` when the event is invalid. */
   readonly detail: string;
   /** Milliseconds after which a retry makes sense (overloaded, unavailable). */
   readonly retryMs: number;
@@ -41,9 +51,11 @@ export interface Answer {
 
 /** One event for the input stream. */
 export interface StreamEvent {
+  /** '' for the stream's default. */
   readonly model: string;
   readonly key: string;
   readonly event: string;
+  /** MessagePack or JSON, as in DirectEvent; the caller does not touch it again. */
   readonly data: Uint8Array;
   readonly deadlineMs: number;
 }
