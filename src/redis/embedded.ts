@@ -1,0 +1,272 @@
+// A private redis-server beside the engine, for trying things out and for machines that have no Redis.
+//
+// It runs in a process group of its own: Ctrl-C in a terminal reaches the whole foreground group, and Redis must
+// outlive the engine's own stop, which still commits. The price is that it also outlives an engine that was killed.
+// So its directory says on which port it runs, and the next start with that directory adopts it. Who owns it is told by
+// a named connection that the engine holds open: unlike a pid in a file, that ends when the engine ends, however it ends.
+import { spawn } from 'node:child_process';
+import { mkdir, readFile, realpath, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Redis } from 'ioredis';
+import { SubitoError } from '../errors.ts';
+
+export interface EmbeddedOptions {
+  /** 0: any free port, or the one of the server that is adopted. */
+  readonly port: number;
+  /** Where its data, log and port file are; made if it is not there. */
+  readonly dir: string;
+  /** Default true: every write survives a crash of the machine but for the last second. False: nothing is kept. */
+  readonly appendonly?: boolean;
+  /** How long to wait for the server, loading its data included. Default 60 s. */
+  readonly startMsMax?: number;
+  /** How long a graceful stop may take before SIGKILL. Default 10 s. */
+  readonly stopMsMax?: number;
+  /** Default: redis-server on PATH. */
+  readonly binary?: string;
+}
+
+export interface Embedded {
+  readonly url: string;
+  readonly port: number;
+  readonly pid: number;
+  /** It was still running from an engine that did not stop it. */
+  readonly adopted: boolean;
+  /** Saves and ends the server; SIGKILL after stopMsMax. May be called twice. */
+  stop(): Promise<void>;
+}
+
+const ownerName = 'subito-owner';
+const portFile = 'subito-redis.port';
+const logFile = 'redis.log';
+/** A free port can be taken by another process before Redis binds it: then the next one is tried. */
+const portAttemptsMax = 5;
+const pollMs = 20;
+
+/** Starts or adopts the server of `dir`. Throws REDIS_MISSING, _PORT_BUSY, _DIR_IN_USE or _START_FAILED. */
+export async function startEmbedded(options: EmbeddedOptions): Promise<Embedded> {
+  const dir = await makeDir(options.dir);
+  const orphan = await findRunning(dir);
+  if (orphan !== undefined) {
+    if (options.port === 0 || options.port === orphan.port)
+      return own(orphan.owner, orphan.port, options, true);
+    // It serves the same data on a port that nobody asked for any more.
+    await endServer(orphan.owner, await serverPid(orphan.owner), options.stopMsMax ?? 10_000);
+  }
+  for (let attempt = 1; ; attempt++) {
+    const port = options.port === 0 ? await freePort() : options.port;
+    try {
+      return await own(await launch(dir, port, options), port, options, false);
+    } catch (error) {
+      const isTaken = error instanceof SubitoError && error.code === 'REDIS_PORT_BUSY';
+      if (!isTaken || options.port !== 0 || attempt === portAttemptsMax) throw error;
+    }
+  }
+}
+
+async function makeDir(dir: string): Promise<string> {
+  try {
+    await mkdir(dir, { recursive: true });
+    return await realpath(dir);
+  } catch (cause) {
+    throw new SubitoError('REDIS_START_FAILED', `cannot make ${dir} for the embedded Redis`, {
+      cause,
+      fix: 'give redis.embedded.dir a directory that can be written to',
+    });
+  }
+}
+
+/** A port that was free a moment ago. */
+export async function freePort(): Promise<number> {
+  const server = createServer();
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  server.once('error', reject).listen(0, '127.0.0.1', resolve);
+  await promise;
+  const address = server.address();
+  server.close();
+  return typeof address === 'object' && address !== null ? address.port : 0;
+}
+
+/** One connection, one attempt: it neither reconnects nor resends. */
+async function connect(port: number): Promise<Redis> {
+  const redis = new Redis({
+    host: '127.0.0.1',
+    port,
+    lazyConnect: true,
+    // A server that is loading answers INFO, CONFIG and CLIENT: enough to know whose it is.
+    enableReadyCheck: false,
+    connectTimeout: 2000,
+    commandTimeout: 10_000,
+    maxRetriesPerRequest: 0,
+    retryStrategy: () => null,
+  });
+  // Every failure reaches the caller through the command that failed.
+  redis.on('error', () => undefined);
+  await redis.connect();
+  return redis;
+}
+
+async function serverPid(redis: Redis): Promise<number> {
+  return Number(/process_id:(\d+)/.exec(await redis.info('server'))?.[1]);
+}
+
+async function serverDir(redis: Redis): Promise<string | undefined> {
+  const reply: unknown = await redis.config('GET', 'dir');
+  const pairs = Array.isArray(reply) ? reply : Object.entries(reply as object).flat();
+  return typeof pairs[1] === 'string' ? pairs[1] : undefined;
+}
+
+interface Running {
+  readonly owner: Redis;
+  readonly port: number;
+}
+
+/** The server that already runs on `dir`, if the port file names one and it really is that one. */
+async function findRunning(dir: string): Promise<Running | undefined> {
+  let port: number;
+  try {
+    port = Number(await readFile(join(dir, portFile), 'utf8'));
+  } catch {
+    return undefined;
+  }
+  if (!Number.isInteger(port) || port < 1 || port > 65_535) return undefined;
+  let owner: Redis | undefined;
+  try {
+    owner = await connect(port);
+    // The port may have gone to somebody else's Redis, or to something that is no Redis at all.
+    if ((await serverDir(owner)) !== dir) throw new Error('another server');
+    const clients = String(await owner.client('LIST'));
+    const other = new RegExp(`name=${ownerName}-(\\d+)`).exec(clients);
+    if (other) {
+      throw new SubitoError('REDIS_DIR_IN_USE', `process ${other[1]} runs an embedded Redis in ${dir}`);
+    }
+    return { owner, port };
+  } catch (error) {
+    owner?.disconnect();
+    if (error instanceof SubitoError) throw error;
+    return undefined;
+  }
+}
+
+/** Starts a server and returns a connection to it; what it says goes to redis.log. */
+async function launch(dir: string, port: number, options: EmbeddedOptions): Promise<Redis> {
+  // Before the server runs: an engine killed in between leaves a port file, never a server that nobody finds.
+  await writeFile(join(dir, portFile), `${port}\n`);
+  await writeFile(join(dir, logFile), '');
+  const appendonly = options.appendonly ?? true;
+  const settings = {
+    bind: '127.0.0.1',
+    port: String(port),
+    dir,
+    appendonly: appendonly ? 'yes' : 'no',
+    appendfsync: 'everysec',
+    save: '',
+    logfile: join(dir, logFile),
+  };
+  const args = Object.entries(settings).flatMap(([name, value]) => [`--${name}`, value]);
+  const binary = options.binary ?? 'redis-server';
+  const child = spawn(binary, args, { detached: true, stdio: 'ignore' });
+  let ended: { reason: string; cause?: NodeJS.ErrnoException } | undefined;
+  const end = Promise.withResolvers<undefined>();
+  child.once('error', (cause: NodeJS.ErrnoException) => {
+    ended = { reason: cause.message, cause };
+    end.resolve(undefined);
+  });
+  child.once('exit', (code, signal) => {
+    ended ??= { reason: `it ended with ${signal ?? `exit code ${code}`}` };
+    end.resolve(undefined);
+  });
+  child.unref();
+
+  const startMsMax = options.startMsMax ?? 60_000;
+  const giveUpAt = performance.now() + startMsMax;
+  while (ended === undefined && performance.now() < giveUpAt) {
+    const redis = await connect(port).catch(() => undefined);
+    // Something else may listen there and never answer, while Redis finds out that the port is taken.
+    const served = redis && (await Promise.race([serverDir(redis).catch(() => undefined), end.promise]));
+    if (redis !== undefined && served === dir) return redis;
+    redis?.disconnect();
+    await sleep(pollMs);
+  }
+  if (ended === undefined) {
+    child.kill('SIGKILL');
+    ended = { reason: `it did not answer within ${startMsMax} ms` };
+  }
+  throw await startFailure(binary, dir, port, ended.reason, ended.cause);
+}
+
+async function startFailure(
+  binary: string,
+  dir: string,
+  port: number,
+  reason: string,
+  cause: NodeJS.ErrnoException | undefined,
+): Promise<SubitoError> {
+  if (cause?.code === 'ENOENT') {
+    return new SubitoError('REDIS_MISSING', `${binary} is not installed or not on PATH`, { cause });
+  }
+  const log = await readFile(join(dir, logFile), 'utf8').catch(() => '');
+  if (/Address already in use/i.test(log)) {
+    return new SubitoError('REDIS_PORT_BUSY', `port ${port} of 127.0.0.1 is taken`, { detail: { port } });
+  }
+  const said = log.trim().split('\n').slice(-3).join(' | ');
+  const message = `redis-server did not start in ${dir}: ${reason}${said === '' ? '' : `; it said: ${said}`}`;
+  return new SubitoError('REDIS_START_FAILED', message, { cause });
+}
+
+/** Takes the server over: waits until it has loaded its data, then names the connection that says so. */
+async function own(
+  owner: Redis,
+  port: number,
+  options: EmbeddedOptions,
+  adopted: boolean,
+): Promise<Embedded> {
+  await owner.client('SETNAME', `${ownerName}-${process.pid}`);
+  const startMsMax = options.startMsMax ?? 60_000;
+  const giveUpAt = performance.now() + startMsMax;
+  while (/loading:1/.test(await owner.info('persistence'))) {
+    if (performance.now() > giveUpAt) {
+      owner.disconnect();
+      const message = `the embedded Redis in ${options.dir} still loads its data after ${startMsMax} ms`;
+      throw new SubitoError('REDIS_START_FAILED', message, { fix: 'start again: loading goes on meanwhile' });
+    }
+    await sleep(pollMs);
+  }
+  const pid = await serverPid(owner);
+  let stopped: Promise<void> | undefined;
+  return {
+    url: `redis://127.0.0.1:${port}`,
+    port,
+    pid,
+    adopted,
+    stop: () => {
+      stopped ??= endServer(owner, pid, options.stopMsMax ?? 10_000);
+      return stopped;
+    },
+  };
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** SHUTDOWN writes and syncs the append-only file. An adopted server is no child of ours: its pid is polled. */
+async function endServer(owner: Redis, pid: number, stopMsMax: number): Promise<void> {
+  const giveUpAt = performance.now() + stopMsMax;
+  // The reply to SHUTDOWN is the end of the connection; a server that hangs does not even give that.
+  await Promise.race([owner.shutdown().catch(() => undefined), sleep(stopMsMax, undefined, { ref: false })]);
+  owner.disconnect();
+  while (isAlive(pid)) {
+    if (performance.now() > giveUpAt) {
+      process.kill(pid, 'SIGKILL');
+      return;
+    }
+    await sleep(pollMs);
+  }
+}
