@@ -1,0 +1,121 @@
+/** `--via http`: Open Inference Protocol requests over keep-alive connections. */
+import { Agent, request } from 'node:http';
+import { Agent as TlsAgent, request as tlsRequest } from 'node:https';
+import type { LoadOptions } from './options.ts';
+import type { Sample } from './payload.ts';
+import type { Settle, Way } from './way.ts';
+import { eventId, keyOf } from './way.ts';
+
+/** An input as the model's metadata (`GET /v2/models/{m}`) names it. */
+export interface OipInput {
+  readonly name: string;
+  readonly datatype: string;
+  readonly shape: readonly number[];
+}
+
+export class HttpWay implements Way {
+  readonly notes: string[] = [];
+  readonly #options: LoadOptions;
+  readonly #run: string;
+  readonly #settle: Settle;
+  readonly #agent: Agent;
+  readonly #url: URL;
+  /** Everything of the body after `id` and `key`. */
+  readonly #bodies: string[];
+  #closed = false;
+
+  constructor(
+    options: LoadOptions,
+    run: string,
+    samples: readonly Sample[],
+    inputs: readonly OipInput[],
+    settle: Settle,
+  ) {
+    this.#options = options;
+    this.#run = run;
+    this.#settle = settle;
+    this.#url = inferUrl(options);
+    const agent = { keepAlive: true, maxSockets: options.connections, scheduling: 'fifo' } as const;
+    this.#agent = this.#url.protocol === 'https:' ? new TlsAgent(agent) : new Agent(agent);
+    this.#bodies = samples.map((sample) =>
+      JSON.stringify({ inputs: oipInputs(sample.data, inputs) }).slice(1),
+    );
+  }
+
+  async open(): Promise<void> {}
+
+  send(seq: number): void {
+    const key = keyOf(seq, this.#options.keys);
+    const id = eventId(this.#run, seq);
+    const body = `{"id":"${id}","parameters":{"key":"${key}"},${this.#bodies[seq % this.#bodies.length]}`;
+    const headers: Record<string, string | number> = {
+      'content-type': 'application/json',
+      'content-length': Buffer.byteLength(body),
+    };
+    if (this.#options.token !== '') headers['authorization'] = `Bearer ${this.#options.token}`;
+    let done = false;
+    // A reset can follow the answer on the same socket: the first outcome is the outcome.
+    const settle = (code: string) => {
+      if (done || this.#closed) return;
+      done = true;
+      this.#settle(seq, code);
+    };
+    const open = this.#url.protocol === 'https:' ? tlsRequest : request;
+    const outgoing = open(this.#url, { method: 'POST', headers, agent: this.#agent }, (response) => {
+      response.on('error', (error: NodeJS.ErrnoException) => settle(error.code ?? 'aborted'));
+      response.on('end', () => settle(response.statusCode === 200 ? '' : `HTTP ${response.statusCode}`));
+      response.resume();
+    });
+    outgoing.on('error', (error: NodeJS.ErrnoException) => settle(error.code ?? error.message));
+    outgoing.end(body);
+  }
+
+  flush(): void {}
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#agent.destroy();
+  }
+}
+
+/** `name@version` becomes `/versions/N`. */
+function inferUrl(options: LoadOptions): URL {
+  const [name = '', version] = options.model.split('@', 2);
+  const part = version === undefined ? '' : `/versions/${encodeURIComponent(version)}`;
+  return new URL(`/v2/models/${encodeURIComponent(name)}${part}/infer`, options.url);
+}
+
+/** The model's inputs as the server names them; empty where it does not say. */
+export async function modelInputs(options: LoadOptions): Promise<readonly OipInput[]> {
+  const url = inferUrl(options);
+  url.pathname = url.pathname.slice(0, -'/infer'.length);
+  const headers: Record<string, string> = {};
+  if (options.token !== '') headers['authorization'] = `Bearer ${options.token}`;
+  const response = await fetch(url, { headers, signal: AbortSignal.timeout(5000) }).catch(() => null);
+  if (response === null || !response.ok) return [];
+  const metadata = (await response.json().catch(() => ({}))) as { inputs?: OipInput[] };
+  return metadata.inputs ?? [];
+}
+
+/** Named fields as tensors of one row. What the metadata does not name gets its type from the value. */
+export function oipInputs(data: Readonly<Record<string, unknown>>, inputs: readonly OipInput[]): unknown[] {
+  return Object.entries(data).map(([name, value]) => {
+    const known = inputs.find((input) => input.name === name);
+    const values = (Array.isArray(value) ? value : [value]).flat(10) as unknown[];
+    // Free dimensions, the batch among them, are all one but the last free one of a list.
+    const shape = known === undefined ? [] : known.shape.slice(1);
+    const fixed = shape.length > 0 && shape.every((size) => size > 0);
+    const rowShape = fixed ? shape : Array.isArray(value) ? [values.length] : [1];
+    return {
+      name,
+      datatype: known?.datatype ?? datatypeOf(values[0]),
+      shape: [1, ...rowShape],
+      data: values,
+    };
+  });
+}
+
+function datatypeOf(value: unknown): string {
+  if (typeof value === 'string') return 'BYTES';
+  return typeof value === 'boolean' ? 'BOOL' : 'FP32';
+}

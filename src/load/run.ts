@@ -1,0 +1,80 @@
+/** One load run from options to report: the wiring. */
+
+import type { Interval } from './account.ts';
+import { Account } from './account.ts';
+import { drive, RunClock } from './drive.ts';
+import { HttpWay, modelInputs } from './http.ts';
+import type { LoadOptions } from './options.ts';
+import { checkLoadOptions, eventsOf } from './options.ts';
+import { samples } from './payload.ts';
+import type { LoadReport } from './report.ts';
+import { makeReport } from './report.ts';
+import { arrivals, OpenLoop, seededRandom } from './schedule.ts';
+import { StreamWay } from './stream.ts';
+import type { Settle, Way } from './way.ts';
+import { WebSocketWay } from './ws.ts';
+
+/** Makes the way for one run. `fail` ends the run early with an error. */
+export type MakeWay = (run: string, settle: Settle, fail: (error: Error) => void) => Way | Promise<Way>;
+
+export interface LoadHooks {
+  /** Ends the sending early; the run drains and reports. */
+  readonly stop?: AbortSignal;
+  readonly onTick?: (elapsedMs: number, interval: Interval, account: Account) => void;
+  /** Another way than options.via says; the benchmark measures other engines so. */
+  readonly makeWay?: MakeWay;
+}
+
+/** Throws SubitoError for options that cannot be, or when the target cannot be reached. */
+export async function runLoad(options: LoadOptions, hooks: LoadHooks = {}): Promise<LoadReport> {
+  checkLoadOptions(options);
+  const clock = new RunClock();
+  const account = new Account({
+    eventsMax: eventsOf(options),
+    warmupMs: options.warmupS * 1000,
+    timeoutMs: options.timeoutS * 1000,
+    outstandingMax: options.outstandingMax,
+  });
+  // The run's own clock names it: answers to an earlier run's events must not count for this one.
+  const run = `load${Date.now().toString(36)}`;
+  const abandon = new AbortController();
+  let failure: string | null = null;
+  const fail = (error: Error) => {
+    failure ??= error.message;
+    abandon.abort();
+  };
+  const settle: Settle = (seq, code, entryMs) => account.settle(seq, clock.now(), code, entryMs);
+  const way = await (hooks.makeWay ?? wayOf(options))(run, settle, fail);
+  const endMs = (options.warmupS + options.durationS) * 1000;
+  const loop = new OpenLoop(arrivals(options.arrivals, options.ratePerS, seededRandom(options.seed)), endMs);
+  let stoppedMs = endMs;
+  const stopped = hooks.stop ?? new AbortController().signal;
+  for (const signal of [stopped, abandon.signal]) {
+    signal.addEventListener('abort', () => {
+      stoppedMs = Math.min(stoppedMs, clock.now());
+    });
+  }
+  await drive({
+    loop,
+    account,
+    way,
+    clock,
+    stopped,
+    abandoned: abandon.signal,
+    onTick: (elapsedMs, interval) => hooks.onTick?.(elapsedMs, interval, account),
+  });
+  return makeReport(options, account, Math.max(0, stoppedMs - options.warmupS * 1000), way.notes, failure);
+}
+
+function wayOf(options: LoadOptions): MakeWay {
+  return async (run, settle, fail) => {
+    const random = seededRandom(options.seed ^ 0x5eed);
+    if (options.via === 'stream') {
+      return new StreamWay(options, run, samples(options, 'features', random), settle, fail);
+    }
+    const inputs = options.model === '' ? [] : await modelInputs(options);
+    const prepared = samples(options, inputs[0]?.name ?? 'features', random);
+    if (options.via === 'ws') return new WebSocketWay(options, run, prepared, settle, fail);
+    return new HttpWay(options, run, prepared, inputs, settle);
+  };
+}

@@ -1,0 +1,157 @@
+/**
+ * `--via stream`: XADD through one raw pipelined connection. The answers are seen by tailing the predictions stream,
+ * or as pushed frames; dead letters are always followed, since they settle an event too.
+ */
+import type { LoadOptions } from './options.ts';
+import type { Sample } from './payload.ts';
+import { PushObserver } from './push.ts';
+import type { Reply } from './resp.ts';
+import { encodeBulk, RedisReplyError } from './resp.ts';
+import { StreamTail } from './tail.ts';
+import type { Settle, Way } from './way.ts';
+import { eventId, eventNumber, keyOf } from './way.ts';
+import { RedisWire } from './wire.ts';
+
+/** After the last answer, how long duplicates are waited for. */
+const LINGER_MS = 300;
+
+export class StreamWay implements Way {
+  readonly notes: string[] = [];
+  readonly #options: LoadOptions;
+  readonly #run: string;
+  readonly #settle: Settle;
+  readonly #fail: (error: Error) => void;
+  /** Up to and with the name of the field whose value differs by event: `key`. */
+  readonly #head: Buffer;
+  readonly #keys: Buffer[];
+  /** From after the key's value to the end, less the event id. */
+  readonly #bodies: Buffer[];
+  #wire: RedisWire | null = null;
+  #tail: StreamTail | null = null;
+  #push: PushObserver | null = null;
+  #parts: Buffer[] = [];
+  #seqs: number[] = [];
+  /** Push only: milliseconds of each event's entry id; a pushed frame does not carry it. */
+  readonly #entryMs = new Map<number, number>();
+
+  constructor(
+    options: LoadOptions,
+    run: string,
+    samples: readonly Sample[],
+    settle: Settle,
+    fail: (error: Error) => void,
+  ) {
+    this.#options = options;
+    this.#run = run;
+    this.#settle = settle;
+    this.#fail = fail;
+    const fields = options.model === '' ? 3 : 4;
+    this.#head = Buffer.concat([
+      Buffer.from(`*${3 + fields * 2}\r\n`),
+      ...['XADD', options.stream, '*', 'key'].map(encodeBulk),
+    ]);
+    const keys = Math.min(options.keys, 100_000);
+    this.#keys = Array.from({ length: keys }, (_, index) => encodeBulk(keyOf(index, keys)));
+    const model = options.model === '' ? [] : [encodeBulk('model'), encodeBulk(options.model)];
+    this.#bodies = samples.map((sample) => {
+      const named = options.encoding === 'json' ? sample.json : sample.msgpack;
+      return Buffer.concat([
+        ...model,
+        encodeBulk(sample.features === null ? 'data' : 'features'),
+        encodeBulk(sample.features ?? named),
+        encodeBulk('event'),
+      ]);
+    });
+  }
+
+  async open(): Promise<void> {
+    const { redisUrl, predictions, deadletters, observe } = this.#options;
+    this.#wire = await RedisWire.connect(redisUrl);
+    this.#wire.onLost = this.#fail;
+    const streams = observe === 'tail' ? [predictions, deadletters] : [deadletters];
+    this.#tail = new StreamTail(redisUrl, streams, (stream, id, fields) => {
+      if (stream === deadletters) this.#deadLetter(fields);
+      else this.#predicted(id, fields);
+    });
+    await this.#tail.open(this.#fail);
+    if (observe === 'push') {
+      this.#push = new PushObserver(
+        this.#options,
+        (event, status) => this.#pushed(event, status),
+        this.#fail,
+      );
+      await this.#push.open();
+      this.notes.push(...this.#push.notes);
+    }
+  }
+
+  send(seq: number): void {
+    const id = eventId(this.#run, seq);
+    this.#parts.push(
+      this.#head,
+      this.#keys[seq % this.#keys.length]!,
+      this.#bodies[seq % this.#bodies.length]!,
+      Buffer.from(`$${id.length}\r\n${id}\r\n`),
+    );
+    this.#seqs.push(seq);
+  }
+
+  flush(): void {
+    if (this.#seqs.length === 0) return;
+    const seqs = this.#seqs;
+    const bytes = Buffer.concat(this.#parts);
+    this.#parts = [];
+    this.#seqs = [];
+    let at = 0;
+    this.#wire!.write(bytes, seqs.length, (reply) => this.#added(seqs[at++]!, reply));
+  }
+
+  async close(): Promise<void> {
+    await new Promise((resolve) => setTimeout(resolve, LINGER_MS));
+    this.#wire?.close();
+    this.#tail?.close();
+    await this.#push?.close();
+  }
+
+  #added(seq: number, reply: Reply): void {
+    if (reply instanceof RedisReplyError) {
+      // The first word is Redis's own error code: OOM, READONLY, LOADING ...
+      this.#settle(seq, `redis ${reply.message.split(' ', 1)[0]}`);
+    } else if (this.#push !== null) {
+      this.#entryMs.set(seq, idMs(reply as string));
+    }
+  }
+
+  #predicted(id: string, fields: ReadonlyMap<string, string>): void {
+    const seq = eventNumber(this.#run, fields.get('event'));
+    if (seq === -1) return;
+    const source = fields.get('source');
+    // Both ids come from the server's clock.
+    const entryMs = source === undefined ? -1 : Math.max(0, idMs(id) - idMs(source));
+    this.#settle(seq, statusCode(fields.get('status')), entryMs);
+  }
+
+  #pushed(event: string, status: string | undefined): void {
+    const seq = eventNumber(this.#run, event);
+    if (seq === -1) return;
+    const addedMs = this.#entryMs.get(seq);
+    this.#entryMs.delete(seq);
+    // The reply of the XADD can come after the frame: then there is no figure for this one.
+    const entryMs = addedMs === undefined ? -1 : Math.max(0, Date.now() - addedMs);
+    this.#settle(seq, statusCode(status), entryMs);
+  }
+
+  #deadLetter(fields: ReadonlyMap<string, string>): void {
+    const seq = eventNumber(this.#run, fields.get('event'));
+    if (seq !== -1) this.#settle(seq, `dead letter ${fields.get('reason') ?? ''}`.trim());
+  }
+}
+
+/** Predictions that count as answers; all other statuses are errors of that name. */
+export function statusCode(status: string | undefined): string {
+  return status === undefined || status === 'ok' || status === 'degraded' ? '' : status;
+}
+
+export function idMs(id: string): number {
+  return Number(id.slice(0, id.indexOf('-')));
+}
