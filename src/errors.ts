@@ -48,6 +48,15 @@ export const errorTable = {
     retryable: true,
     fix: 'check redis.url, that the server runs, and its password and TLS settings',
   },
+  REDIS_TOO_OLD: { retryable: false, fix: 'use Redis 7.0 or newer, or `redis: embedded`' },
+  APPEND_FAILED: {
+    retryable: true,
+    fix: 'send the event again with the same event id; it may or may not have been appended',
+  },
+  ENGINE_NO_MODEL: {
+    retryable: false,
+    fix: 'put a model at models.path as NAME/1/model.onnx; `subito models` says what was found and why not',
+  },
   INTERNAL: { retryable: false, fix: 'this is a bug in Subito: report it with the output of --verbose' },
 } as const satisfies Record<string, ErrorEntry>;
 

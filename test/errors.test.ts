@@ -13,6 +13,9 @@ const promised: Record<ErrorCode, [retryable: boolean, exitCode: number]> = {
   REDIS_DIR_IN_USE: [false, 1],
   REDIS_START_FAILED: [true, 1],
   REDIS_UNREACHABLE: [true, 1],
+  REDIS_TOO_OLD: [false, 1],
+  APPEND_FAILED: [true, 1],
+  ENGINE_NO_MODEL: [false, 1],
   INTERNAL: [false, 1],
 };
 

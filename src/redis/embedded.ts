@@ -27,7 +27,7 @@ export interface EmbeddedOptions {
   readonly binary?: string;
 }
 
-export interface Embedded {
+export interface EmbeddedRedis {
   readonly url: string;
   readonly port: number;
   readonly pid: number;
@@ -45,7 +45,7 @@ const portAttemptsMax = 5;
 const pollMs = 20;
 
 /** Starts or adopts the server of `dir`. Throws REDIS_MISSING, _PORT_BUSY, _DIR_IN_USE or _START_FAILED. */
-export async function startEmbedded(options: EmbeddedOptions): Promise<Embedded> {
+export async function startEmbedded(options: EmbeddedOptions): Promise<EmbeddedRedis> {
   const dir = await makeDir(options.dir);
   const orphan = await findRunning(dir);
   if (orphan !== undefined) {
@@ -221,7 +221,7 @@ async function own(
   port: number,
   options: EmbeddedOptions,
   adopted: boolean,
-): Promise<Embedded> {
+): Promise<EmbeddedRedis> {
   await owner.client('SETNAME', `${ownerName}-${process.pid}`);
   const startMsMax = options.startMsMax ?? 60_000;
   const giveUpAt = performance.now() + startMsMax;

@@ -1,0 +1,271 @@
+/**
+ * The engine: the four stages wired together in the order in which an event passes them, and stopped in that order.
+ *
+ *   ingest (readers) -> schedule (intake, batcher, runner) -> infer (pool) -> publish (committer, tail) -> gateway
+ *
+ * The stages do not import one another; what one needs of another it is handed here.
+ */
+import { readFileSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { createBackend } from './backend.ts';
+import { followWallClock, nowMs } from './clock.ts';
+import type { Config } from './config.ts';
+import { SubitoError } from './errors.ts';
+import type { Backend } from './gateway/backend.ts';
+import { type Gateway, startGateway } from './gateway/server.ts';
+import { startPool } from './infer/pool.ts';
+import type { ModelProblem } from './infer/protocol.ts';
+import { StreamReader } from './ingest/reader.ts';
+import { buildLanes } from './lanes.ts';
+import { channels } from './observe/channels.ts';
+import { createMetrics } from './observe/metrics.ts';
+import type { EngineState, Sources, StreamBacklog } from './observe/sources.ts';
+import { createStats } from './observe/stats.ts';
+import { Totals } from './observe/totals.ts';
+import { Committer } from './publish/committer.ts';
+import { PredictionTail } from './publish/tail.ts';
+import { connectControl } from './redis/control.ts';
+import { startEmbedded } from './redis/embedded.ts';
+import { parseEndpoint, type RedisEndpoint } from './redis/endpoint.ts';
+import { scanModels } from './repository/repository.ts';
+import type { Batch } from './schedule/batch.ts';
+import { Batcher } from './schedule/batcher.ts';
+import { ENTRY_FIELDS, Intake, type IntakeStream, type ModelLane } from './schedule/intake.ts';
+import { BatchRunner } from './schedule/runner.ts';
+import { partitionStreams, type StreamPartition } from './streams.ts';
+
+export interface EngineOptions {
+  /** More figures for `/stats`, by section. */
+  readonly sections?: Readonly<Record<string, () => unknown>>;
+  /** More JSON routes of the gateway, by path. */
+  readonly routes?: Readonly<Record<string, () => unknown>>;
+}
+
+export interface Engine {
+  readonly backend: Backend;
+  /** Where the gateway listens. */
+  readonly url: string;
+  /** The server in use; for an embedded one this is where redis-cli finds it. */
+  readonly redisUrl: string;
+  /** Models that were found and are not served, with the reason. */
+  readonly problems: readonly ModelProblem[];
+  /**
+   * Settles what has been read, then closes the sockets. Rejects with STOP_TIMEOUT when that took longer than
+   * limits.stopMsMax: what is then unsettled stays pending in Redis.
+   */
+  stop(): Promise<void>;
+}
+
+const TICK_MS = 1000;
+/** What the tail has not pushed this long after the last commit, it will not push. */
+const LAST_PUSH_MS = 50;
+
+/** Starts everything, in flow order; resolves when the first event can be served. Rejects with a SubitoError. */
+export async function startEngine(config: Config, options: EngineOptions = {}): Promise<Engine> {
+  const parts = new Parts();
+  try {
+    return await wire(config, options, parts);
+  } catch (error) {
+    await parts.abandon();
+    throw error;
+  }
+}
+
+/** What has been started so far, so that a start that fails half-way leaves nothing behind. */
+class Parts {
+  readonly #closers: (() => unknown)[] = [];
+
+  add<T>(part: T, close: (part: T) => unknown): T {
+    this.#closers.push(() => close(part));
+    return part;
+  }
+
+  /** Last started, first closed. */
+  async abandon(): Promise<void> {
+    for (const close of this.#closers.reverse()) await close();
+  }
+}
+
+// tidy: the whole flow in one function, so that it can be read in one sitting.
+async function wire(config: Config, options: EngineOptions, parts: Parts): Promise<Engine> {
+  const { limits } = config;
+  const partitions = partitionStreams(config.streams);
+  const threads = config.workers.max;
+  let state: EngineState = 'starting';
+
+  // Redis and the models need each other's time, not each other.
+  const { specs, problems } = scanModels(config.models.path, limits);
+  const { providers } = config.workers;
+  const starting = startPool({ specs, threads, providers, slabArenaBytes: limits.slabArenaBytes });
+  parts.add(starting, async (started) => (await started.catch(() => null))?.stop());
+  const { endpoint, redisUrl } = await openRedis(config, parts);
+  const control = parts.add(await connectControl({ endpoint, commandMsMax: limits.redisCommandMsMax }), (c) => c.close());
+  for (const { name, group } of partitions) await control.createGroup(name, group);
+  const pool = await starting;
+  const allProblems = [...problems, ...pool.problems];
+  if (pool.loaded.length === 0) throw noModel(config.models.path, allProblems);
+
+  // schedule
+  const batcher = new Batcher<Batch>(threads, (lane, batch) => runner.run(lane, batch));
+  const lanes = buildLanes({ batcher, specs, loaded: pool.loaded, threads, limits });
+  const intake = new Intake({ ...limits, batcher, lanes: lanes.models, rejects: lanes.rejects });
+  const runner: BatchRunner = new BatchRunner({
+    batcher,
+    streamNames: partitions.map(({ name }) => name),
+    infer: (task) => pool.run(task),
+    settle: (batch, model, record) => committer.settle(batch, model, record),
+    onFreeRows: (rows) => {
+      intake.released(rows);
+      for (const reader of readers) reader.kick();
+    },
+  });
+  for (const lane of [...lanes.models, lanes.rejects]) runner.addLane(lane);
+
+  // publish
+  const committer: Committer = parts.add(
+    new Committer({ endpoint, streams: partitions, onSettled: (batch) => runner.settled(batch) }),
+    (c) => c.close(),
+  );
+  committer.start();
+
+  // ingest
+  const readers = partitions.map((partition) => {
+    const stream = intakeStream(partition, lanes.models);
+    const reader = new StreamReader({
+      endpoint,
+      stream: partition.name,
+      group: partition.group,
+      consumer: consumerName(),
+      fields: ENTRY_FIELDS,
+      entryBytesMax: limits.entryBytesMax,
+      countMax: limits.readCountMax,
+      blockMs: limits.readBlockMs,
+      demand: () => intake.demand(stream),
+      take: (buffer, entry) => intake.take(stream, buffer, entry),
+      reject: (id, detail) => intake.reject(stream, id, detail),
+      flush: () => batcher.flush(),
+      createGroup: () => control.createGroup(partition.name, partition.group),
+      unblock: (clientId) => control.unblock(clientId),
+    });
+    return parts.add(reader, (r) => r.close());
+  });
+
+  // observe
+  const backlogs = new Map<string, StreamBacklog>();
+  const sources: Sources = {
+    state: () => stateOf(state, committer, readers),
+    backlog: () => [...backlogs.values()],
+    inflightRows: () => intake.rowsInFlight,
+    connections: () => gateway?.connections ?? 0,
+    workers: () => threads,
+    models: () => lanes.infos,
+  };
+  const totals = parts.add(new Totals(), (t) => t.stop());
+  const metrics = createMetrics({ totals, sources, now: nowMs });
+  const stats = parts.add(createStats({ totals, sources, now: nowMs }), (s) => s.stop());
+  for (const [name, section] of Object.entries(options.sections ?? {})) stats.addSection(name, section);
+  const tick = () => {
+    followWallClock();
+    for (const { name, group } of partitions) {
+      void control.backlog(name, group).then((backlog) => backlogs.set(name, backlog));
+    }
+  };
+  tick();
+  parts.add(setInterval(tick, TICK_MS), clearInterval);
+
+  // gateway
+  const tails = [...new Set(partitions.map(({ predictions }) => predictions))].map((stream) => {
+    const tail = new PredictionTail({
+      endpoint,
+      stream,
+      entryBytesMax: limits.entryBytesMax,
+      countMax: limits.readCountMax,
+      blockMs: limits.readBlockMs,
+      lastId: () => control.lastId(stream),
+      interested: (key, model) => gateway?.hub.interested(key, model) ?? false,
+      onPrediction: (prediction) => gateway?.publish(prediction),
+    });
+    tail.start();
+    return parts.add(tail, (t) => t.close());
+  });
+  const backend = createBackend({
+    lanes: lanes.models,
+    infos: lanes.infos,
+    intake,
+    batcher,
+    control,
+    partitions,
+    sources,
+    wantPredictions: (wanted) => {
+      for (const tail of tails) tail.want(wanted);
+    },
+    metrics: () => metrics.render(),
+    stats: () => stats.snapshot(),
+  });
+  let gateway: Gateway | null = null;
+  gateway = parts.add(await openGateway(config, backend, options), (g) => g.drain());
+  for (const reader of readers) reader.start();
+  state = 'running';
+
+  return {
+    backend,
+    url: gateway.url,
+    redisUrl,
+    problems: allProblems,
+    /** Intake, queue, inference, commits, sockets; then a hard stop by a deadline. */
+    stop: async () => {
+      state = 'draining';
+      const late = AbortSignal.timeout(limits.stopMsMax);
+      await Promise.race([Promise.all(readers.map((reader) => reader.stop())), aborted(late)]);
+      while (intake.rowsInFlight > 0 && !late.aborted) await sleep(1);
+      if (gateway.connections > 0) await sleep(LAST_PUSH_MS);
+      const left = intake.rowsInFlight;
+      state = 'stopped';
+      await parts.abandon();
+      if (left > 0) throw new SubitoError('STOP_TIMEOUT', `${left} events were not settled in ${limits.stopMsMax} ms`);
+    },
+  };
+}
+
+async function openRedis({ redis }: Config, parts: Parts): Promise<{ endpoint: RedisEndpoint; redisUrl: string }> {
+  if (redis.kind === 'url') return { endpoint: parseEndpoint(redis.url, redis), redisUrl: redis.url };
+  const server = parts.add(await startEmbedded(redis), (s) => s.stop());
+  return { endpoint: parseEndpoint(server.url), redisUrl: server.url };
+}
+
+function noModel(path: string, problems: readonly ModelProblem[]): SubitoError {
+  const reasons = problems.map(({ model, message }) => `\n  ${model}: ${message}`).join('');
+  return new SubitoError('ENGINE_NO_MODEL', `no model to serve under ${path}${reasons}`, { detail: problems });
+}
+
+function intakeStream(partition: StreamPartition, lanes: readonly ModelLane[]): IntakeStream {
+  const { index, model, deadlineMs, encoding, name } = partition;
+  const lane = lanes.find((l) => l.name === model || l.label === model) ?? null;
+  if (model !== undefined && lane === null) {
+    const message = `${name}: its model ${model} is not served; events must name another`;
+    channels.notice.publish({ level: 'warn', code: 'STREAM_MODEL_UNKNOWN', message });
+  }
+  return { index, lane, deadlineMs: deadlineMs ?? 0, json: encoding === 'json' };
+}
+
+/**
+ * The same for every start on this machine until it boots, so that an engine that was killed finds again what it had
+ * been given. Engines side by side may share it: what one of them settles, the other's commit skips.
+ */
+function consumerName(): string {
+  let boot = '0';
+  try {
+    boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').slice(0, 8);
+  } catch {
+    // Only Linux tells; elsewhere the host's name has to do.
+  }
+  return `${hostname()}-${boot}-0`;
+}
+
+function stateOf(state: EngineState, committer: Committer, readers: readonly StreamReader[]): ReturnType<Sources['state']> {
+  if (state !== 'running') return { state, reasons: [`the engine is ${state}`] };
+  const reasons: string[] = [];
+  if (!committer.connected) reasons.push('the committer is not connected to Redis');
+  if (!readers.every((reader) => reader.connected)) reasons.push('a reader is not connected to Redis');
+  return { state: reasons.length === 0 ? 'running' : 'reconnecting', reasons };
+}

@@ -1,0 +1,72 @@
+/** The memory of the engine: for each served model its slabs, as a lane of the batcher. Allocated once, at start. */
+import type { ModelInfo } from './gateway/backend.ts';
+import type { LoadedModel, ModelSpec } from './infer/protocol.ts';
+import type { Limits } from './limits.ts';
+import { Batch } from './schedule/batch.ts';
+import type { Batcher, Lane } from './schedule/batcher.ts';
+import type { ModelLane } from './schedule/intake.ts';
+import { slabLayout } from './schedule/slab.ts';
+
+/** Beside the ones that run: one that fills, one that is being settled, one in reserve of either, one for requests. */
+const BATCHES_BESIDE_RUNNING = 4;
+const REJECT_BATCHES = 3;
+const REJECT_ROWS = 128;
+
+export interface Lanes {
+  readonly models: readonly ModelLane[];
+  readonly rejects: Lane<Batch>;
+  readonly infos: readonly ModelInfo[];
+}
+
+export interface LanesOptions {
+  readonly batcher: Batcher<Batch>;
+  readonly specs: readonly ModelSpec[];
+  readonly loaded: readonly LoadedModel[];
+  readonly threads: number;
+  readonly limits: Limits;
+}
+
+export function buildLanes({ batcher, specs, loaded, threads, limits }: LanesOptions): Lanes {
+  const models: ModelLane[] = [];
+  const infos: ModelInfo[] = [];
+  let slab = 0;
+  const { keyBytesMax, eventIdBytesMax, slabArenaBytes } = limits;
+  for (const found of loaded) {
+    const spec = specs.find(({ slot }) => slot === found.slot) as ModelSpec;
+    const layout = slabLayout(found.inputs, found.outputs, spec.rowsMax, slabArenaBytes);
+    const batches = Array.from(
+      { length: threads + BATCHES_BESIDE_RUNNING },
+      () => new Batch({ rowsMax: spec.rowsMax, layout, slab: slab++, keyBytesMax, eventIdBytesMax }),
+    );
+    models.push(modelLane(batcher.addLane(spec.name, batches), spec, found));
+    infos.push({
+      name: spec.name,
+      version: spec.version,
+      description: spec.description,
+      fields: found.fields,
+      predicts: found.predicts,
+      provider: found.provider,
+      rowsMax: spec.rowsMax,
+    });
+  }
+  const rejects = Array.from(
+    { length: REJECT_BATCHES },
+    () => new Batch({ rowsMax: REJECT_ROWS, layout: null, slab: slab++, keyBytesMax, eventIdBytesMax }),
+  );
+  return { models, infos, rejects: batcher.addLane('', rejects, false) };
+}
+
+/** The batcher keeps the lane it made; what the other stages need to know of its model is added to the same object. */
+function modelLane(lane: Lane<Batch>, spec: ModelSpec, found: LoadedModel): ModelLane {
+  const label = `${spec.name}@${spec.version}`;
+  const sized = found.inputs.every(({ rowBytes }) => rowBytes > 0);
+  return Object.assign(lane, {
+    slot: spec.slot,
+    label,
+    nameBytes: [Buffer.from(spec.name), Buffer.from(label)],
+    inputs: found.inputs,
+    featuresBytes: sized ? found.inputs.reduce((sum, { rowBytes }) => sum + rowBytes, 0) : 0,
+    deadlineMs: spec.deadlineMs ?? 0,
+    record: spec.record,
+  });
+}

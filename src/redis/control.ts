@@ -1,0 +1,125 @@
+/**
+ * The control connection: everything said to Redis that is not hot. Reading, committing and following have connections
+ * of their own, because a waiting XREADGROUP or a long script would hold up whatever comes behind it.
+ */
+import { Redis } from 'ioredis';
+import { SubitoError } from '../errors.ts';
+import { channels } from '../observe/channels.ts';
+import type { StreamBacklog } from '../observe/sources.ts';
+import type { RedisEndpoint } from './endpoint.ts';
+
+export interface Control {
+  /** Makes the stream and its consumer group where they are missing; a new group starts at the stream's beginning. */
+  createGroup(stream: string, group: string): Promise<void>;
+  /** Id of the last entry; '0' for an empty or missing stream. */
+  lastId(stream: string): Promise<string>;
+  /** Appends an entry; resolves with its id. Never sent twice: after a lost connection the outcome is an error. */
+  append(stream: string, fields: readonly (string | Buffer)[]): Promise<string>;
+  backlog(stream: string, group: string): Promise<StreamBacklog>;
+  unblock(clientId: string): void;
+  close(): void;
+}
+
+export interface ControlOptions {
+  readonly endpoint: RedisEndpoint;
+  /** A command not answered by then is an error. */
+  readonly commandMsMax: number;
+}
+
+/** Connects and checks that the server is one that Subito can use. Rejects with REDIS_UNREACHABLE or REDIS_UNUSABLE. */
+export async function connectControl({ endpoint, commandMsMax }: ControlOptions): Promise<Control> {
+  const { host, port, username, password, db, tls } = endpoint;
+  const redis = new Redis({
+    host,
+    port,
+    db,
+    ...(username === '' ? {} : { username }),
+    ...(password === '' ? {} : { password }),
+    ...(tls === null ? {} : { tls }),
+    connectionName: 'subito:control',
+    lazyConnect: true,
+    // An XADD whose answer was lost must not be sent again: the caller decides.
+    autoResendUnfulfilledCommands: false,
+    maxRetriesPerRequest: 0,
+    commandTimeout: commandMsMax,
+    retryStrategy: (attempt: number) => Math.min(1000, 20 * 2 ** attempt),
+  });
+  let reason = '';
+  redis.on('error', (error: Error) => {
+    reason = error.message;
+    channels.notice.publish({ level: 'warn', code: 'CONTROL_DISCONNECTED', message: error.message });
+  });
+  try {
+    await redis.connect();
+    await checkServer(redis);
+  } catch (cause) {
+    redis.disconnect();
+    if (cause instanceof SubitoError) throw cause;
+    const text = reason || (cause instanceof Error ? cause.message : String(cause));
+    throw new SubitoError('REDIS_UNREACHABLE', `cannot use Redis at ${host}:${port}: ${text}`, { cause });
+  }
+  return controlOf(redis);
+}
+
+/** Scripts rely on `#!lua` (refused as a whole under OOM), and backlog on a group's lag: both came with 7.0. */
+const SERVER_MAJOR_MIN = 7;
+
+async function checkServer(redis: Redis): Promise<void> {
+  const version = /redis_version:(\S+)/.exec(await redis.info('server'))?.[1] ?? '';
+  if (Number.parseInt(version, 10) >= SERVER_MAJOR_MIN) return;
+  throw new SubitoError('REDIS_TOO_OLD', `Redis is version ${version || 'unknown'}; ${SERVER_MAJOR_MIN}.0 is needed`);
+}
+
+function controlOf(redis: Redis): Control {
+  return {
+    async createGroup(stream, group) {
+      try {
+        await redis.xgroup('CREATE', stream, group, '0', 'MKSTREAM');
+      } catch (error) {
+        if (!String((error as Error).message).startsWith('BUSYGROUP')) throw error;
+      }
+    },
+    async lastId(stream) {
+      const [last] = await redis.xrevrange(stream, '+', '-', 'COUNT', 1);
+      return last?.[0] ?? '0';
+    },
+    async append(stream, fields) {
+      try {
+        return (await redis.xadd(stream, '*', ...fields)) as string;
+      } catch (cause) {
+        throw new SubitoError('APPEND_FAILED', `${stream}: ${(cause as Error).message}`, { cause });
+      }
+    },
+    async backlog(stream, group) {
+      try {
+        const groups = (await redis.xinfo('GROUPS', stream)) as unknown[];
+        for (const found of groups) {
+          const info = asRecord(found);
+          if (info['name'] !== group) continue;
+          return { stream, unread: asCount(info['lag']), pending: asCount(info['pending']) };
+        }
+      } catch {
+        // Not known is an answer too: the gauge is then absent.
+      }
+      return { stream, unread: null, pending: null };
+    },
+    unblock(clientId) {
+      redis.client('UNBLOCK', clientId).catch(() => {});
+    },
+    close() {
+      redis.disconnect();
+    },
+  };
+}
+
+function asCount(value: unknown): number | null {
+  return typeof value === 'number' ? value : null;
+}
+
+/** RESP2 sends a map as a flat list, RESP3 as a map. */
+function asRecord(value: unknown): Record<string, unknown> {
+  if (!Array.isArray(value)) return value as Record<string, unknown>;
+  const record: Record<string, unknown> = {};
+  for (let i = 0; i + 1 < value.length; i += 2) record[String(value[i])] = value[i + 1];
+  return record;
+}

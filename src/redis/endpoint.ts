@@ -1,0 +1,55 @@
+/** Where a Redis server is and how to be let in: one description for the control client and for the hot sockets. */
+import { readFileSync } from 'node:fs';
+import { SubitoError } from '../errors.ts';
+
+/** How the configuration says it; the tls values are paths of PEM files. */
+export interface EndpointOptions {
+  readonly username?: string;
+  readonly password?: string;
+  readonly tls?: { readonly ca?: string; readonly cert?: string; readonly key?: string; readonly servername?: string };
+}
+
+export interface RedisEndpoint {
+  readonly host: string;
+  readonly port: number;
+  readonly username: string;
+  readonly password: string;
+  readonly db: number;
+  /** Null: plain TCP. The values are PEM texts. */
+  readonly tls: {
+    readonly ca: string | undefined;
+    readonly cert: string | undefined;
+    readonly key: string | undefined;
+    readonly servername: string;
+  } | null;
+}
+
+/**
+ * Reads `redis://user:password@host:port/db`, or `rediss://` for TLS. Files named in `tls` are read here, so that a
+ * missing one is an error at start and not at the first reconnect. The configuration has checked the URL's form.
+ */
+export function parseEndpoint(url: string, options: EndpointOptions = {}): RedisEndpoint {
+  const parsed = new URL(url);
+  const host = parsed.hostname.replace(/^\[|\]$/g, '') || '127.0.0.1';
+  const { ca, cert, key, servername } = options.tls ?? {};
+  return {
+    host,
+    port: Number(parsed.port || 6379),
+    username: options.username ?? decodeURIComponent(parsed.username),
+    password: options.password ?? decodeURIComponent(parsed.password),
+    db: Number(parsed.pathname.slice(1) || 0),
+    tls:
+      parsed.protocol === 'rediss:'
+        ? { ca: pem(ca), cert: pem(cert), key: pem(key), servername: servername ?? host }
+        : null,
+  };
+}
+
+function pem(file: string | undefined): string | undefined {
+  if (file === undefined) return undefined;
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (cause) {
+    throw new SubitoError('CONFIG_INVALID', `redis.tls names ${file}, which cannot be read`, { cause });
+  }
+}

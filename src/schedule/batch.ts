@@ -1,0 +1,124 @@
+/**
+ * A slab together with what only the main thread needs to know of its rows: entry ids, keys, times, where each row came
+ * from. Columns of typed arrays, allocated once; the path of a stream event makes no object.
+ */
+import { CommandWriter } from '../redis/resp.ts';
+import type { Answer } from '../gateway/backend.ts';
+import { ROW_COLUMNS, type SlabLayout } from './slab.ts';
+
+/** Two 64-bit numbers and a dash. */
+export const ID_BYTES_MAX = 41;
+/** `origin` of a row that is answered by a callback instead of a commit. */
+export const ORIGIN_DIRECT = -1;
+
+export type AnswerCallback = (answer: Answer) => void;
+
+export interface BatchOptions {
+  readonly rowsMax: number;
+  /** Null: rows that never reach a worker (rejected events); the batch then has no shared memory. */
+  readonly layout: SlabLayout | null;
+  /** Index of the slab among all of this engine. */
+  readonly slab: number;
+  readonly keyBytesMax: number;
+  readonly eventIdBytesMax: number;
+}
+
+export class Batch {
+  readonly rowsMax: number;
+  readonly layout: SlabLayout | null;
+  readonly slab: number;
+  readonly shared: SharedArrayBuffer | null;
+  /** The whole slab as bytes, and its row table. */
+  readonly memory: Buffer;
+  readonly table: Int32Array;
+
+  rows = 0;
+  arenaInUsed = 0;
+  /** The earliest of the rows' deadlines, Unix milliseconds. */
+  deadlineMs = Number.POSITIVE_INFINITY;
+  /** Times a worker died on this batch. */
+  crashes = 0;
+  /** Rows that somebody else had settled before. */
+  duplicates = 0;
+
+  readonly ids: Buffer;
+  readonly idBytes: Uint8Array;
+  readonly keys: Buffer;
+  readonly keyBytes: Uint16Array;
+  readonly keyBytesMax: number;
+  readonly events: Buffer;
+  readonly eventBytes: Uint16Array;
+  readonly eventIdBytesMax: number;
+  /** Unix milliseconds of the entry id, or of arrival over a socket. */
+  readonly arrivedMs: Float64Array;
+  /** Index of the input stream, or ORIGIN_DIRECT. */
+  readonly origin: Int16Array;
+  /** Rows with ORIGIN_DIRECT: who waits for the answer. */
+  readonly answers: (AnswerCallback | null)[];
+  /** Rejected rows: why, in words. */
+  readonly details: string[];
+
+  dispatchedMs = 0;
+  inferredMs = 0;
+  inferUs = 0;
+  runUs = 0;
+  /** Where the rows' outputs lie: the slab's output arena, or beside it when they did not fit. */
+  outputs: Buffer;
+  /** Settlement commands of this batch: kept until Redis has answered, so that they can be sent again. */
+  readonly commands: CommandWriter;
+  /** Commands that Redis has not answered yet. */
+  unsettled = 0;
+
+  constructor(options: BatchOptions) {
+    const { rowsMax, layout } = options;
+    this.rowsMax = rowsMax;
+    this.layout = layout;
+    this.slab = options.slab;
+    this.keyBytesMax = options.keyBytesMax;
+    this.eventIdBytesMax = options.eventIdBytesMax;
+    this.shared = layout === null ? null : new SharedArrayBuffer(layout.bytes);
+    this.memory = this.shared === null ? Buffer.alloc(0) : Buffer.from(this.shared);
+    this.table = this.shared === null ? new Int32Array(0) : new Int32Array(this.shared, 0, rowsMax * ROW_COLUMNS);
+    this.outputs = this.arenaOut;
+    this.ids = Buffer.alloc(rowsMax * ID_BYTES_MAX);
+    this.idBytes = new Uint8Array(rowsMax);
+    this.keys = Buffer.alloc(rowsMax * options.keyBytesMax);
+    this.keyBytes = new Uint16Array(rowsMax);
+    this.events = Buffer.alloc(rowsMax * options.eventIdBytesMax);
+    this.eventBytes = new Uint16Array(rowsMax);
+    this.arrivedMs = new Float64Array(rowsMax);
+    this.origin = new Int16Array(rowsMax);
+    this.answers = new Array<AnswerCallback | null>(rowsMax).fill(null);
+    this.details = layout === null ? new Array<string>(rowsMax).fill('') : [];
+    this.commands = new CommandWriter(rowsMax * 512);
+  }
+
+  get arenaOut(): Buffer {
+    const { layout } = this;
+    if (layout === null) return this.memory;
+    return this.memory.subarray(layout.arenaOutOffset, layout.arenaOutOffset + layout.arenaOutBytes);
+  }
+
+  /** Empty again, for the next rows. */
+  reset(): void {
+    this.rows = 0;
+    this.arenaInUsed = 0;
+    this.deadlineMs = Number.POSITIVE_INFINITY;
+    this.crashes = 0;
+    this.duplicates = 0;
+    this.inferUs = 0;
+    this.runUs = 0;
+    this.outputs = this.arenaOut;
+    this.unsettled = 0;
+  }
+
+  key(row: number): string {
+    const at = row * this.keyBytesMax;
+    return this.keys.toString('utf8', at, at + (this.keyBytes[row] as number));
+  }
+
+  id(row: number): string {
+    const at = row * ID_BYTES_MAX;
+    return this.ids.toString('latin1', at, at + (this.idBytes[row] as number));
+  }
+}

@@ -1,0 +1,283 @@
+/**
+ * Puts events into batches: from the stream reader, straight out of its receive buffer, and from the gateway. What can
+ * be judged without decoding the payload is judged here; a malformed event still takes a row, in the lane of rejected
+ * events, so that it is settled like any other and cannot pile up.
+ */
+import type { DirectEvent } from '../gateway/backend.ts';
+import { copyBytes } from '../redis/resp.ts';
+import type { EntryColumns } from '../redis/stream-reply.ts';
+import { type AnswerCallback, Batch, ID_BYTES_MAX, ORIGIN_DIRECT } from './batch.ts';
+import type { Batcher, Lane } from './batcher.ts';
+import { ENCODING, FORM, ROW, ROW_COLUMNS, type TensorSpec } from './slab.ts';
+
+/** The fields of a stream entry, in the order of `EntryColumns.fields`. */
+export const ENTRY_FIELDS = [
+  'key',
+  'model',
+  'features',
+  'data',
+  'deadline_ms',
+  'priority',
+  'event',
+  'trace',
+] as const;
+const [KEY, MODEL, FEATURES, DATA, DEADLINE, PRIORITY, EVENT, TRACE] = [0, 1, 2, 3, 4, 5, 6, 7] as const;
+const PRIORITY_MAX = 2;
+
+/** A lane of batches with the model that they are for. */
+export interface ModelLane extends Lane<Batch> {
+  /** `name` and `name@version`, as an event may say it. */
+  readonly nameBytes: readonly Uint8Array[];
+  readonly inputs: readonly TensorSpec[];
+  /** Bytes of `features`; 0: the model has inputs that have no fixed size, so events must use `data`. */
+  readonly featuresBytes: number;
+  /** 0: the stream's. */
+  readonly deadlineMs: number;
+  /** Index of the model in the workers. */
+  readonly slot: number;
+  /** `name@version`. */
+  readonly label: string;
+  /** Answers to direct requests are also appended to the predictions stream. */
+  readonly record: boolean;
+}
+
+export interface IntakeStream {
+  readonly index: number;
+  readonly lane: ModelLane | null;
+  /** 0: the model's, else the engine's default. */
+  readonly deadlineMs: number;
+  readonly json: boolean;
+}
+
+export interface IntakeOptions {
+  readonly batcher: Batcher<Batch>;
+  readonly lanes: readonly ModelLane[];
+  readonly rejects: Lane<Batch>;
+  readonly payloadBytesMax: number;
+  readonly keyBytesMax: number;
+  readonly eventIdBytesMax: number;
+  readonly deadlineMsDefault: number;
+  readonly deadlineMsMax: number;
+  readonly modelBytesMax: number;
+  readonly traceBytesMax: number;
+}
+
+export class Intake {
+  readonly #options: IntakeOptions;
+  /** Why the entry at hand is refused; '' while it is not. */
+  #reason = '';
+  /** Rows taken and not settled yet. */
+  rowsInFlight = 0;
+
+  constructor(options: IntakeOptions) {
+    this.#options = options;
+  }
+
+  /** Rows that may be read from this stream now. */
+  demand(stream: IntakeStream): number {
+    const { batcher, lanes, rejects } = this.#options;
+    let rows = batcher.freeRows(rejects);
+    if (stream.lane !== null) return Math.min(rows, batcher.freeRows(stream.lane));
+    for (const lane of lanes) rows = Math.min(rows, batcher.freeRows(lane));
+    return rows;
+  }
+
+  /** Takes one stream entry; false when there is no row for it now. */
+  take(stream: IntakeStream, buffer: Buffer, entry: EntryColumns): boolean {
+    this.#reason = '';
+    const lane = this.#laneOf(stream, buffer, entry);
+    if (this.#reason === '') this.#check(lane as ModelLane, buffer, entry);
+    if (this.#reason !== '' || lane === null) {
+      return this.reject(stream, buffer.toString('latin1', entry.idStart, entry.idEnd), this.#reason);
+    }
+    const { fields } = entry;
+    const dataStart = fields[2 * DATA] as number;
+    const dataBytes = dataStart < 0 ? 0 : (fields[2 * DATA + 1] as number) - dataStart;
+    const batch = this.#room(lane, dataBytes, false);
+    if (batch === null) return false;
+    const row = batch.rows;
+    if (dataStart >= 0) placeData(batch, row, buffer, dataStart, dataBytes);
+    else placeFeatures(batch, row, lane, buffer, fields[2 * FEATURES] as number);
+    batch.table[row * ROW_COLUMNS + ROW.encoding] = stream.json ? ENCODING.json : ENCODING.msgpack;
+    batch.idBytes[row] = entry.idEnd - entry.idStart;
+    copyBytes(buffer, entry.idStart, entry.idEnd, batch.ids, row * ID_BYTES_MAX);
+    const keyStart = fields[2 * KEY] as number;
+    const keyEnd = fields[2 * KEY + 1] as number;
+    batch.keyBytes[row] = keyEnd - keyStart;
+    copyBytes(buffer, keyStart, keyEnd, batch.keys, row * batch.keyBytesMax);
+    const eventStart = fields[2 * EVENT] as number;
+    const eventEnd = fields[2 * EVENT + 1] as number;
+    batch.eventBytes[row] = eventEnd - eventStart;
+    copyBytes(buffer, eventStart, eventEnd, batch.events, row * batch.eventIdBytesMax);
+    const asked = fields[2 * DEADLINE] as number;
+    const arrivedMs = idMs(buffer, entry.idStart, entry.idEnd);
+    const deadlineMs =
+      (asked >= 0 ? wholeNumber(buffer, asked, fields[2 * DEADLINE + 1] as number) : 0) ||
+      stream.deadlineMs ||
+      lane.deadlineMs ||
+      this.#options.deadlineMsDefault;
+    this.#added(lane, batch, stream.index, arrivedMs, arrivedMs + deadlineMs);
+    return true;
+  }
+
+  /** Takes an entry that cannot be served, with the reason; false when there is no row for it now. */
+  reject(stream: IntakeStream, id: string, reason: string): boolean {
+    const { batcher, rejects } = this.#options;
+    const batch = batcher.open(rejects, false);
+    if (batch === null) return false;
+    const row = batch.rows;
+    batch.idBytes[row] = batch.ids.write(id, row * ID_BYTES_MAX, 'latin1');
+    batch.details[row] = reason;
+    this.#added(rejects, batch, stream.index, Number.parseInt(id, 10), 0);
+    return true;
+  }
+
+  /** Takes an event that waits for its answer; false when there is no row for it now. `data` is copied. */
+  takeDirect(lane: ModelLane, event: DirectEvent, nowMs: number, answer: AnswerCallback): boolean {
+    const batch = this.#room(lane, event.data.length, true);
+    if (batch === null) return false;
+    const row = batch.rows;
+    placeData(batch, row, event.data, 0, event.data.length);
+    batch.table[row * ROW_COLUMNS + ROW.encoding] = event.json ? ENCODING.json : ENCODING.msgpack;
+    batch.idBytes[row] = 0;
+    batch.keyBytes[row] = batch.keys.write(event.key, row * batch.keyBytesMax, batch.keyBytesMax, 'utf8');
+    batch.eventBytes[row] = batch.events.write(event.event, row * batch.eventIdBytesMax, batch.eventIdBytesMax, 'utf8');
+    batch.answers[row] = answer;
+    const deadlineMs = event.deadlineMs || lane.deadlineMs || this.#options.deadlineMsDefault;
+    this.#added(lane, batch, ORIGIN_DIRECT, nowMs, nowMs + deadlineMs);
+    return true;
+  }
+
+  /** Rows were settled. */
+  released(rows: number): void {
+    this.rowsInFlight -= rows;
+  }
+
+  #added(lane: Lane<Batch>, batch: Batch, origin: number, arrivedMs: number, deadlineMs: number): void {
+    batch.origin[batch.rows] = origin;
+    batch.arrivedMs[batch.rows] = arrivedMs;
+    if (deadlineMs < batch.deadlineMs) batch.deadlineMs = deadlineMs;
+    batch.rows += 1;
+    this.rowsInFlight += 1;
+    this.#options.batcher.added(lane);
+  }
+
+  /** The open batch, or the next one when this event's bytes do not fit its arena any more. */
+  #room(lane: ModelLane, dataBytes: number, direct: boolean): Batch | null {
+    const { batcher } = this.#options;
+    const batch = batcher.open(lane, direct);
+    if (batch === null || batch.arenaInUsed + dataBytes <= (batch.layout?.arenaInBytes ?? 0)) return batch;
+    batcher.close(lane);
+    return batcher.open(lane, direct);
+  }
+
+  #laneOf(stream: IntakeStream, buffer: Buffer, entry: EntryColumns): ModelLane | null {
+    if (entry.deleted) {
+      this.#reason = 'the entry was deleted from the stream while it was pending';
+      return null;
+    }
+    const start = entry.fields[2 * MODEL] as number;
+    if (start < 0) {
+      if (stream.lane === null) this.#reason = 'model: missing, and the stream has no default model';
+      return stream.lane;
+    }
+    const end = entry.fields[2 * MODEL + 1] as number;
+    for (const lane of this.#options.lanes) {
+      for (const name of lane.nameBytes) if (equalBytes(buffer, start, end, name)) return lane;
+    }
+    const shown = buffer.toString('utf8', start, Math.min(end, start + this.#options.modelBytesMax));
+    this.#reason = `model: "${shown}" is not served here`;
+    return null;
+  }
+
+  #check(lane: ModelLane, buffer: Buffer, entry: EntryColumns): void {
+    const { fields } = entry;
+    const { payloadBytesMax, keyBytesMax, eventIdBytesMax, traceBytesMax, deadlineMsMax } = this.#options;
+    const featuresBytes = valueBytes(fields, FEATURES);
+    const dataBytes = valueBytes(fields, DATA);
+    if (entry.unknownStart >= 0) {
+      const name = buffer.toString('utf8', entry.unknownStart, Math.min(entry.unknownEnd, entry.unknownStart + 64));
+      this.#reason = `${name}: unknown field of an entry; known are ${ENTRY_FIELDS.join(', ')}`;
+    } else if (featuresBytes < 0 === dataBytes < 0) {
+      this.#reason = dataBytes < 0 ? 'data: missing; give features or data' : 'features: give features or data, not both';
+    } else if (dataBytes > payloadBytesMax) {
+      this.#reason = `data: ${dataBytes} bytes; at most ${payloadBytesMax} are taken`;
+    } else if (featuresBytes >= 0 && lane.featuresBytes === 0) {
+      this.#reason = `features: ${lane.name} has inputs without a fixed size; use data`;
+    } else if (featuresBytes >= 0 && featuresBytes !== lane.featuresBytes) {
+      this.#reason = `features: ${featuresBytes} bytes; a row of ${lane.name} has ${lane.featuresBytes}`;
+    } else if (valueBytes(fields, KEY) > keyBytesMax) {
+      this.#reason = `key: ${valueBytes(fields, KEY)} bytes; at most ${keyBytesMax} are taken`;
+    } else if (valueBytes(fields, EVENT) > eventIdBytesMax) {
+      this.#reason = `event: ${valueBytes(fields, EVENT)} bytes; at most ${eventIdBytesMax} are taken`;
+    } else if (valueBytes(fields, TRACE) > traceBytesMax) {
+      this.#reason = `trace: ${valueBytes(fields, TRACE)} bytes; a traceparent has ${traceBytesMax}`;
+    } else if (!inRange(buffer, fields, DEADLINE, 1, deadlineMsMax)) {
+      this.#reason = `deadline_ms: must be a whole number from 1 to ${deadlineMsMax}`;
+    } else if (!inRange(buffer, fields, PRIORITY, 0, PRIORITY_MAX)) {
+      this.#reason = 'priority: must be 0 (playing), 1 (prefetch) or 2 (analytics)';
+    }
+  }
+}
+
+/** Bytes of a field's value; -1: the entry has no such field. */
+function valueBytes(fields: Int32Array, field: number): number {
+  const start = fields[2 * field] as number;
+  return start < 0 ? -1 : (fields[2 * field + 1] as number) - start;
+}
+
+function placeData(batch: Batch, row: number, bytes: Uint8Array, start: number, length: number): void {
+  const { layout, table } = batch;
+  if (layout === null) return;
+  copyBytes(bytes, start, start + length, batch.memory, layout.arenaInOffset + batch.arenaInUsed);
+  table[row * ROW_COLUMNS + ROW.form] = FORM.data;
+  table[row * ROW_COLUMNS + ROW.inOffset] = batch.arenaInUsed;
+  table[row * ROW_COLUMNS + ROW.inLength] = length;
+  batch.arenaInUsed += length;
+}
+
+/** The inputs' rows stand one after the other in `features`, each in its own region of the slab. */
+function placeFeatures(batch: Batch, row: number, lane: ModelLane, bytes: Buffer, start: number): void {
+  const { layout } = batch;
+  if (layout === null) return;
+  batch.table[row * ROW_COLUMNS + ROW.form] = FORM.features;
+  let from = start;
+  for (let i = 0; i < lane.inputs.length; i += 1) {
+    const { rowBytes } = lane.inputs[i] as TensorSpec;
+    bytes.copy(batch.memory, (layout.inputOffsets[i] as number) + row * rowBytes, from, from + rowBytes);
+    from += rowBytes;
+  }
+}
+
+function equalBytes(buffer: Uint8Array, start: number, end: number, other: Uint8Array): boolean {
+  if (end - start !== other.length) return false;
+  for (let i = 0; i < other.length; i += 1) if (buffer[start + i] !== other[i]) return false;
+  return true;
+}
+
+/** The milliseconds of an entry id, the part before the dash. */
+function idMs(buffer: Uint8Array, start: number, end: number): number {
+  let value = 0;
+  for (let at = start; at < end && buffer[at] !== 0x2d; at += 1) value = value * 10 + (buffer[at] as number) - 48;
+  return value;
+}
+
+/** A whole number in ASCII digits, or -1. */
+function wholeNumber(buffer: Uint8Array, start: number, end: number): number {
+  if (start === end || end - start > 10) return -1;
+  let value = 0;
+  for (let at = start; at < end; at += 1) {
+    const digit = (buffer[at] as number) - 48;
+    if (digit < 0 || digit > 9) return -1;
+    value = value * 10 + digit;
+  }
+  return value;
+}
+
+/** True also when the entry has no such field. */
+function inRange(buffer: Uint8Array, fields: Int32Array, field: number, min: number, max: number): boolean {
+  const start = fields[2 * field] as number;
+  if (start < 0) return true;
+  const value = wholeNumber(buffer, start, fields[2 * field + 1] as number);
+  return value >= min && value <= max;
+}
