@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Redis } from 'ioredis';
 import { afterEach, expect, test } from 'vitest';
-import { type Embedded, freePort, startEmbedded } from '../src/redis/embedded.ts';
+import { type EmbeddedRedis, freePort, startEmbedded } from '../src/redis/embedded.ts';
 import { startRedis } from './support/redis.ts';
 
 const cleanups: (() => unknown)[] = [];
@@ -20,7 +20,7 @@ function tempDir(): string {
   return dir;
 }
 
-async function start(dir: string, port = 0): Promise<Embedded> {
+async function start(dir: string, port = 0): Promise<EmbeddedRedis> {
   const server = await startEmbedded({ port, dir });
   cleanups.push(() => server.stop());
   return server;
@@ -119,6 +119,18 @@ test('a stale port file that names somebody else’s Redis is not believed', asy
   expect(server.port).not.toBe(other.port);
   await server.stop();
   expect(isAlive(other.pid)).toBe(true);
+});
+
+test('an orphan that hangs is not doubled: two servers would write the same files', async () => {
+  const dir = tempDir();
+  const { engine, pid } = await startElsewhere(dir);
+  engine.kill('SIGKILL');
+  await once(engine, 'exit');
+  process.kill(pid, 'SIGSTOP');
+  await expect(startEmbedded({ port: 0, dir })).rejects.toMatchObject({
+    code: 'REDIS_START_FAILED',
+    fix: expect.stringContaining('end the process'),
+  });
 });
 
 test('a taken port is an error with a code, and nothing is left running', async () => {

@@ -43,6 +43,8 @@ const logFile = 'redis.log';
 /** A free port can be taken by another process before Redis binds it: then the next one is tried. */
 const portAttemptsMax = 5;
 const pollMs = 20;
+/** A server on loopback that is well answers within microseconds, a loading one between two pieces. */
+const answerMsMax = 3000;
 
 /** Starts or adopts the server of `dir`. Throws REDIS_MISSING, _PORT_BUSY, _DIR_IN_USE or _START_FAILED. */
 export async function startEmbedded(options: EmbeddedOptions): Promise<EmbeddedRedis> {
@@ -88,33 +90,40 @@ export async function freePort(): Promise<number> {
   return typeof address === 'object' && address !== null ? address.port : 0;
 }
 
-/** One connection, one attempt: it neither reconnects nor resends. */
-async function connect(port: number): Promise<Redis> {
-  const redis = new Redis({
+/** A connection that makes one attempt and neither reconnects nor resends. Not yet open. */
+function connection(port: number): Redis {
+  return new Redis({
     host: '127.0.0.1',
     port,
     lazyConnect: true,
     // A server that is loading answers INFO, CONFIG and CLIENT: enough to know whose it is.
     enableReadyCheck: false,
-    connectTimeout: 2000,
-    commandTimeout: 10_000,
+    connectTimeout: answerMsMax,
+    commandTimeout: answerMsMax,
     maxRetriesPerRequest: 0,
     retryStrategy: () => null,
   });
-  // Every failure reaches the caller through the command that failed.
-  redis.on('error', () => undefined);
-  await redis.connect();
-  return redis;
+}
+
+/** Opens it and asks for the server's directory. Rejects with the reason, which ioredis tells by an event only. */
+async function openAndAskDir(redis: Redis): Promise<string | undefined> {
+  let reason: Error | undefined;
+  redis.on('error', (error: Error) => {
+    reason ??= error;
+  });
+  try {
+    await redis.connect();
+    const reply: unknown = await redis.config('GET', 'dir');
+    // RESP2 gives a list, RESP3 a map.
+    const pairs = Array.isArray(reply) ? reply : Object.entries(reply as object).flat();
+    return typeof pairs[1] === 'string' ? pairs[1] : undefined;
+  } catch (error) {
+    throw reason ?? error;
+  }
 }
 
 async function serverPid(redis: Redis): Promise<number> {
   return Number(/process_id:(\d+)/.exec(await redis.info('server'))?.[1]);
-}
-
-async function serverDir(redis: Redis): Promise<string | undefined> {
-  const reply: unknown = await redis.config('GET', 'dir');
-  const pairs = Array.isArray(reply) ? reply : Object.entries(reply as object).flat();
-  return typeof pairs[1] === 'string' ? pairs[1] : undefined;
 }
 
 interface Running {
@@ -131,11 +140,10 @@ async function findRunning(dir: string): Promise<Running | undefined> {
     return undefined;
   }
   if (!Number.isInteger(port) || port < 1 || port > 65_535) return undefined;
-  let owner: Redis | undefined;
+  const owner = connection(port);
   try {
-    owner = await connect(port);
     // The port may have gone to somebody else's Redis, or to something that is no Redis at all.
-    if ((await serverDir(owner)) !== dir) throw new Error('another server');
+    if ((await openAndAskDir(owner)) !== dir) throw new Error('another server');
     const clients = String(await owner.client('LIST'));
     const other = new RegExp(`name=${ownerName}-(\\d+)`).exec(clients);
     if (other) {
@@ -143,9 +151,18 @@ async function findRunning(dir: string): Promise<Running | undefined> {
     }
     return { owner, port };
   } catch (error) {
-    owner?.disconnect();
+    owner.disconnect();
     if (error instanceof SubitoError) throw error;
-    return undefined;
+    if (!/timed out|ETIMEDOUT/i.test(String(error))) return undefined;
+    // It may be our own server, stopped or stuck; a second one would write into the same files.
+    throw new SubitoError(
+      'REDIS_START_FAILED',
+      `port ${port}, which ${dir} names, is open but does not answer`,
+      {
+        cause: error,
+        fix: `end the process that listens there; if it is not a redis-server, remove ${join(dir, portFile)}`,
+      },
+    );
   }
 }
 
@@ -182,11 +199,11 @@ async function launch(dir: string, port: number, options: EmbeddedOptions): Prom
   const startMsMax = options.startMsMax ?? 60_000;
   const giveUpAt = performance.now() + startMsMax;
   while (ended === undefined && performance.now() < giveUpAt) {
-    const redis = await connect(port).catch(() => undefined);
+    const redis = connection(port);
     // Something else may listen there and never answer, while Redis finds out that the port is taken.
-    const served = redis && (await Promise.race([serverDir(redis).catch(() => undefined), end.promise]));
-    if (redis !== undefined && served === dir) return redis;
-    redis?.disconnect();
+    const served = await Promise.race([openAndAskDir(redis).catch(() => undefined), end.promise]);
+    if (served === dir) return redis;
+    redis.disconnect();
     await sleep(pollMs);
   }
   if (ended === undefined) {
