@@ -21,7 +21,7 @@ export interface Codec {
   /** Throws Malformed. */
   decode(message: Uint8Array): Inbound;
   /** `data` must already be in this encoding; it becomes the frame's `d`. */
-  encode(frame: Outbound, data?: Uint8Array): Uint8Array;
+  encode(frame: Outbound, data: Uint8Array | undefined): Uint8Array;
 }
 
 // Records, structured clones and the like are extensions of msgpackr that other decoders do not know.

@@ -1,0 +1,134 @@
+/**
+ * One HTTP request and its one answer, on top of uWebSockets.js. The library aborts the process when a handler neither
+ * answers nor listens for the client's going away, and it takes the request object back as soon as the handler
+ * returns: an Exchange listens from the start, copies what routes may read, and answers at most once.
+ */
+import type { HttpRequest, HttpResponse } from 'uWebSockets.js';
+
+export interface RequestHead {
+  /** In capitals. */
+  readonly method: string;
+  /** As it came, still percent-encoded, without the query. */
+  readonly path: string;
+  readonly query: string;
+  /** '' for a header that was not sent. */
+  readonly host: string;
+  readonly origin: string;
+  readonly contentType: string;
+  readonly contentLength: string;
+  readonly ifNoneMatch: string;
+  /** The binary extension of the Open Inference Protocol announces itself with this. */
+  readonly inferenceHeaderLength: string;
+}
+
+export function readHead(req: HttpRequest): RequestHead {
+  return {
+    method: req.getCaseSensitiveMethod().toUpperCase(),
+    path: req.getUrl(),
+    query: req.getQuery() ?? '',
+    host: req.getHeader('host'),
+    origin: req.getHeader('origin'),
+    contentType: req.getHeader('content-type'),
+    contentLength: req.getHeader('content-length'),
+    ifNoneMatch: req.getHeader('if-none-match'),
+    inferenceHeaderLength: req.getHeader('inference-header-content-length'),
+  };
+}
+
+const STATUS_TEXT: Readonly<Record<number, string>> = {
+  200: 'OK',
+  304: 'Not Modified',
+  400: 'Bad Request',
+  403: 'Forbidden',
+  404: 'Not Found',
+  405: 'Method Not Allowed',
+  413: 'Content Too Large',
+  415: 'Unsupported Media Type',
+  429: 'Too Many Requests',
+  500: 'Internal Server Error',
+  503: 'Service Unavailable',
+  504: 'Gateway Timeout',
+};
+
+export type Headers = Readonly<Record<string, string>>;
+
+/** On every answer: nothing here is to be sniffed, framed or told to other sites. */
+export const SECURITY_HEADERS: Headers = {
+  'x-content-type-options': 'nosniff',
+  'x-frame-options': 'DENY',
+  'referrer-policy': 'no-referrer',
+  'cross-origin-resource-policy': 'same-origin',
+};
+
+export class Exchange {
+  readonly #res: HttpResponse;
+  readonly #bodyless: boolean;
+  readonly #ended: () => void;
+  #state: 'open' | 'answered' | 'aborted' = 'open';
+
+  /** `ended` is called once, when the request is answered or the client has gone. */
+  constructor(res: HttpResponse, method: string, ended: () => void) {
+    this.#res = res;
+    this.#bodyless = method === 'HEAD';
+    this.#ended = ended;
+    res.onAborted(() => {
+      if (this.#state === 'open') ended();
+      this.#state = 'aborted';
+    });
+  }
+
+  /** False: nobody waits for an answer any more. */
+  get open(): boolean {
+    return this.#state === 'open';
+  }
+
+  /** `close`: the connection is not to be used again, for the client may still be sending. */
+  reply(status: number, headers: Headers, body: string | Uint8Array, close = false): void {
+    if (this.#state !== 'open') return;
+    this.#state = 'answered';
+    this.#res.cork(() => {
+      this.#res.writeStatus(`${status} ${STATUS_TEXT[status] ?? 'Unknown'}`);
+      for (const [name, value] of Object.entries(SECURITY_HEADERS)) this.#res.writeHeader(name, value);
+      for (const [name, value] of Object.entries(headers)) this.#res.writeHeader(name, value);
+      if (this.#bodyless) this.#res.endWithoutBody(Buffer.byteLength(body), close);
+      else if (status === 304) this.#res.endWithoutBody(undefined, close);
+      else this.#res.end(body, close);
+    });
+    this.#ended();
+  }
+
+  json(status: number, value: unknown, headers: Headers = {}, close = false): void {
+    const all = { 'content-type': 'application/json', 'cache-control': 'no-store', ...headers };
+    this.reply(status, all, JSON.stringify(value), close);
+  }
+
+  /** The error form of the Open Inference Protocol, with a code for programs. */
+  error(status: number, code: string, message: string, headers: Headers = {}, close = false): void {
+    this.json(status, { error: message, code }, headers, close);
+  }
+
+  /** Calls `done` with the whole body, or answers 413 when it is longer than `bytesMax`. */
+  readBody(head: RequestHead, bytesMax: number, done: (body: Buffer) => void): void {
+    const tooLarge = (): void => {
+      this.error(413, 'too_large', `the body is longer than ${bytesMax} bytes`, {}, true);
+    };
+    if (Number(head.contentLength) > bytesMax) {
+      tooLarge();
+      return;
+    }
+    const chunks: Buffer[] = [];
+    let bytes = 0;
+    this.#res.onData((chunk, isLast) => {
+      if (this.#state !== 'open') return;
+      bytes += chunk.byteLength;
+      if (bytes > bytesMax) {
+        chunks.length = 0;
+        tooLarge();
+        return;
+      }
+      // The chunk's memory is the library's: copy it.
+      if (chunk.byteLength > 0) chunks.push(Buffer.from(new Uint8Array(chunk)));
+      if (isLast) done(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks, bytes));
+    });
+  }
+}
