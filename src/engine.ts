@@ -7,6 +7,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { createBackend } from './backend.ts';
 import { followWallClock, nowMs } from './clock.ts';
 import type { Config } from './config.ts';
@@ -215,9 +216,9 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     /** Intake, queue, inference, commits, sockets; then a hard stop by a deadline. */
     stop: async () => {
       state = 'draining';
-      const late = AbortSignal.timeout(limits.stopMsMax);
-      await Promise.race([Promise.all(readers.map((reader) => reader.stop())), aborted(late)]);
-      while (intake.rowsInFlight > 0 && !late.aborted) await sleep(1);
+      const lateMs = performance.now() + limits.stopMsMax;
+      await Promise.race([Promise.all(readers.map((reader) => reader.stop())), sleep(limits.stopMsMax)]);
+      while (intake.rowsInFlight > 0 && performance.now() < lateMs) await sleep(1);
       if (gateway.connections > 0) await sleep(LAST_PUSH_MS);
       const left = intake.rowsInFlight;
       state = 'stopped';

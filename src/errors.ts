@@ -57,6 +57,24 @@ export const errorTable = {
     retryable: false,
     fix: 'put a model at models.path as NAME/1/model.onnx; `subito models` says what was found and why not',
   },
+  MODEL_INVALID: {
+    retryable: false,
+    exitCode: 2,
+    fix: 'correct the file named above; `subito models` checks again',
+  },
+  WORKERS_NOT_STARTED: {
+    retryable: true,
+    fix: 'look for a handler.ts that ends its process or a model too large to load in limits.model_load_ms_max',
+  },
+  WORKER_DIED: { retryable: true, fix: 'run the rows again; a worker that took its place is loading' },
+  WORKER_HUNG: {
+    retryable: true,
+    fix: 'run the rows again from other memory; the worker may still write to the slab it had',
+  },
+  STOP_TIMEOUT: {
+    retryable: false,
+    fix: 'nothing is lost: the events stay pending and are served after the next start; raise limits.stop_ms_max',
+  },
   INTERNAL: { retryable: false, fix: 'this is a bug in Subito: report it with the output of --verbose' },
 } as const satisfies Record<string, ErrorEntry>;
 

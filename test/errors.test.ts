@@ -16,6 +16,11 @@ const promised: Record<ErrorCode, [retryable: boolean, exitCode: number]> = {
   REDIS_TOO_OLD: [false, 1],
   APPEND_FAILED: [true, 1],
   ENGINE_NO_MODEL: [false, 1],
+  MODEL_INVALID: [false, 2],
+  WORKERS_NOT_STARTED: [true, 1],
+  WORKER_DIED: [true, 1],
+  WORKER_HUNG: [true, 1],
+  STOP_TIMEOUT: [false, 1],
   INTERNAL: [false, 1],
 };
 

@@ -44,7 +44,7 @@ const logFile = 'redis.log';
 const portAttemptsMax = 5;
 const pollMs = 20;
 /** A server on loopback that is well answers within microseconds, a loading one between two pieces. */
-const answerMsMax = 3000;
+const answerMsMax = 2000;
 
 /** Starts or adopts the server of `dir`. Throws REDIS_MISSING, _PORT_BUSY, _DIR_IN_USE or _START_FAILED. */
 export async function startEmbedded(options: EmbeddedOptions): Promise<EmbeddedRedis> {

@@ -172,14 +172,18 @@ export class RedisSocket {
     } catch (error) {
       this.#lost(error instanceof Error ? error.message : String(error));
     }
+  }
+
+  /**
+   * Where the next bytes go: behind the waiting ones, which move to the front first when less than half of the buffer is
+   * left. Bytes move here only. Node asks for this place right after the last read, long before the next one, so
+   * nothing else may assume that the next bytes land anywhere but at #end.
+   */
+  #space(): Buffer {
     if (this.#start >= this.#end) {
       this.#start = 0;
       this.#end = 0;
     }
-  }
-
-  /** Room behind the waiting bytes; these move to the front first when less than half of the buffer is left. */
-  #space(): Buffer {
     if (this.#end > this.#buffer.length / 2 && this.#start > 0) {
       this.#buffer.copyWithin(0, this.#start, this.#end);
       this.#end -= this.#start;

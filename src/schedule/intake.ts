@@ -58,7 +58,7 @@ export interface IntakeOptions {
   readonly eventIdBytesMax: number;
   readonly deadlineMsDefault: number;
   readonly deadlineMsMax: number;
-  readonly modelBytesMax: number;
+  readonly modelNameBytesMax: number;
   readonly traceBytesMax: number;
 }
 
@@ -185,7 +185,7 @@ export class Intake {
     for (const lane of this.#options.lanes) {
       for (const name of lane.nameBytes) if (equalBytes(buffer, start, end, name)) return lane;
     }
-    const shown = buffer.toString('utf8', start, Math.min(end, start + this.#options.modelBytesMax));
+    const shown = buffer.toString('utf8', start, Math.min(end, start + this.#options.modelNameBytesMax));
     this.#reason = `model: "${shown}" is not served here`;
     return null;
   }

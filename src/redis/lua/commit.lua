@@ -17,13 +17,15 @@ for i = 5, #ARGV, 5 do
   local id, event = ARGV[i], ARGV[i + 2]
   if id == '' or redis.call('XACK', input, group, id) == 1 then
     if event == '' then
-      redis.call('XADD', predictions, 'MAXLEN', '~', kept, '*', 'source', id, 'key', ARGV[i + 1], 'model', model,
+      redis.call('XADD', predictions, '*', 'source', id, 'key', ARGV[i + 1], 'model', model,
         'status', 'ok', 'outputs', ARGV[i + 4], 'wait_us', ARGV[i + 3], 'infer_us', infer)
     else
-      redis.call('XADD', predictions, 'MAXLEN', '~', kept, '*', 'source', id, 'event', event, 'key', ARGV[i + 1],
+      redis.call('XADD', predictions, '*', 'source', id, 'event', event, 'key', ARGV[i + 1],
         'model', model, 'status', 'ok', 'outputs', ARGV[i + 4], 'wait_us', ARGV[i + 3], 'infer_us', infer)
     end
     settled = settled + 1
   end
 end
+-- Once a batch is often enough for "about".
+redis.call('XTRIM', predictions, 'MAXLEN', '~', kept)
 return settled
