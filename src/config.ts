@@ -12,7 +12,7 @@ import { parse as parseYaml } from 'yaml';
 import { crossCheck } from './config/check.ts';
 import { applyEnvironment, type Environment } from './config/environment.ts';
 import { type ConfigProblem, explainIssues, keyText, type Path, problem } from './config/report.ts';
-import { type ConfigChecked, type ConfigInput, configSchema } from './config/schema.ts';
+import { type ConfigChecked, type ConfigInput, configSchema, redisUrlDefault } from './config/schema.ts';
 import { SubitoError } from './errors.ts';
 import { type LimitName, type Limits, limitsDefault } from './limits.ts';
 
@@ -237,8 +237,8 @@ function resolveJwt({ jwks_url, secret, issuer, audience }: JwtChecked): JwtConf
 function resolveRedis(redis: ConfigChecked['redis']): RedisConfig {
   if (redis === 'embedded') return { kind: 'embedded', port: 0, dir: './data/redis' };
   if (redis.embedded !== undefined) return { kind: 'embedded', ...redis.embedded };
-  // The cross-check refuses a section without url, and a URL that cannot be taken apart.
-  const given = redis.url ?? 'redis://127.0.0.1:6379';
+  const given = redis.url ?? redisUrlDefault;
+  // The cross-check refuses it.
   if (!URL.canParse(given)) return { kind: 'url', url: given };
   const url = new URL(given);
   const password = redis.password ?? (url.password === '' ? undefined : decodeURIComponent(url.password));

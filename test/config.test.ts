@@ -91,6 +91,11 @@ test('a text variable is taken as it stands: a password may look like a number',
   });
 });
 
+test('a password alone goes to the default server', () => {
+  const { redis } = loadConfig({ env: { SUBITO_REDIS_PASSWORD: 'pw' } });
+  expect(redis).toEqual({ kind: 'url', url: 'redis://127.0.0.1:6379', password: 'pw' });
+});
+
 test('the password leaves the URL, decoded', () => {
   const { redis } = loadConfig({ env: { SUBITO_REDIS_URL: 'rediss://me:p%40ss@db.example:7000' } });
   expect(redis).toMatchObject({ password: 'p@ss', tls: {} });
@@ -147,7 +152,7 @@ const bad: [yaml: string, ...expected: string[]][] = [
     'https://',
   ],
   ['gateway: {origins: ["https://a.example/"]}', 'gateway.origins[0]', 'did you mean https://a.example?'],
-  ['redis: {}', 'redis = {}', 'names no server', 'redis.url or redis.embedded'],
+  ['redis: {password: p, embedded: {}}', 'redis = {"password":"***"', 'takes no credentials', 'redis.url'],
   ['redis: {url: "redis://a", embedded: {}}', 'names two servers', 'either'],
   ['redis: {url: "http://a"}', 'redis.url = "http://a"', 'redis://127.0.0.1:6379'],
   ['redis: {url: "redis://a/x"}', 'redis.url = "redis://a/x"', '/N for database N'],

@@ -2,8 +2,9 @@
 import { isIP } from 'node:net';
 import type { Config } from '../config.ts';
 import { limitProblems } from '../limits.ts';
-import { nearest, type Path } from './report.ts';
-import type { ConfigChecked } from './schema.ts';
+import { nearest } from '../nearest.ts';
+import type { Path } from './report.ts';
+import { type ConfigChecked, redisUrlDefault } from './schema.ts';
 
 export interface Finding {
   readonly at: Path;
@@ -46,13 +47,11 @@ function isRedisUrl(url: URL): boolean {
 
 function* checkRedis(redis: ConfigChecked['redis']): Generator<Finding> {
   if (redis === 'embedded') return;
-  const at = ['redis'];
-  if ((redis.url === undefined) === (redis.embedded === undefined)) {
-    const what = redis.url === undefined ? 'names no server' : 'names two servers';
-    yield { at, value: redis, what, fix: 'give either redis.url or redis.embedded' };
-    return;
-  }
-  if (redis.url === undefined) {
+  if (redis.embedded !== undefined) {
+    const at = ['redis'];
+    if (redis.url !== undefined) {
+      yield { at, value: redis, what: 'names two servers', fix: 'give either redis.url or redis.embedded' };
+    }
     if (redis.password !== undefined || redis.username !== undefined || redis.tls !== undefined) {
       const fix = 'remove username, password and tls, or give redis.url';
       yield {
@@ -64,13 +63,14 @@ function* checkRedis(redis: ConfigChecked['redis']): Generator<Finding> {
     }
     return;
   }
-  const url = URL.canParse(redis.url) ? new URL(redis.url) : undefined;
+  const given = redis.url ?? redisUrlDefault;
+  const url = URL.canParse(given) ? new URL(given) : undefined;
   if (url === undefined || !isRedisUrl(url)) {
     const fix = 'use redis://HOST:PORT, with /N for database N and rediss:// for TLS; or unix:///path?db=N';
-    yield { at: ['redis', 'url'], value: redis.url, what: 'not the URL of a Redis server', fix };
+    yield { at: ['redis', 'url'], value: given, what: 'not the URL of a Redis server', fix };
   } else if (redis.tls !== undefined && url.protocol !== 'rediss:') {
     const fix = 'write rediss:// in redis.url, or remove redis.tls';
-    yield { at: ['redis', 'url'], value: redis.url, what: 'has no TLS although redis.tls is given', fix };
+    yield { at: ['redis', 'url'], value: given, what: 'has no TLS although redis.tls is given', fix };
   }
   if (redis.tls !== undefined && (redis.tls.cert === undefined) !== (redis.tls.key === undefined)) {
     const what = 'a client certificate needs both halves';

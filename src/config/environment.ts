@@ -1,6 +1,7 @@
 // The environment's part of the configuration. The rule for names stands at the top of src/config.ts.
 import { parse as parseYaml } from 'yaml';
-import { type ConfigProblem, nearest } from './report.ts';
+import { nearest } from '../nearest.ts';
+import type { ConfigProblem } from './report.ts';
 import { configJsonSchema, type SchemaNode } from './schema.ts';
 
 export type Environment = Readonly<Record<string, string | undefined>>;

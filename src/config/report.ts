@@ -1,6 +1,7 @@
 // Turns what zod and the cross-checks found into sentences for whoever has to correct it: key, value, what is
 // expected, and where the value came from. No secret ever leaves this file.
 import type { z } from 'zod';
+import { nearest } from '../nearest.ts';
 import { configJsonSchema, type SchemaNode } from './schema.ts';
 
 export type Path = readonly (string | number)[];
@@ -96,38 +97,6 @@ function expectedText(node: SchemaNode): string {
     default:
       return `a section with ${Object.keys(node.properties ?? {}).join(', ')}`;
   }
-}
-
-/** Edits from one word to the other: insert, remove, replace, swap two neighbours ("prot" for "port" is one). */
-function distance(left: string, right: string): number {
-  const first = Array.from({ length: right.length + 1 }, (_, column) => column);
-  const rows = [first];
-  for (let i = 1; i <= left.length; i++) {
-    const row = [i];
-    const above = rows[i - 1]!;
-    for (let j = 1; j <= right.length; j++) {
-      const replaced = above[j - 1]! + (left[i - 1] === right[j - 1] ? 0 : 1);
-      row.push(Math.min(replaced, above[j]! + 1, row[j - 1]! + 1));
-      const isSwap = left[i - 1] === right[j - 2] && left[i - 2] === right[j - 1];
-      if (i > 1 && j > 1 && isSwap) row[j] = Math.min(row[j]!, rows[i - 2]![j - 2]! + 1);
-    }
-    rows.push(row);
-  }
-  return rows[left.length]![right.length]!;
-}
-
-/** The known word that was most likely meant, if one is near: a third of its letters may differ. */
-export function nearest(word: string, known: readonly string[]): string | undefined {
-  let best: string | undefined;
-  let bestDistance = Number.POSITIVE_INFINITY;
-  for (const candidate of known) {
-    const edits = distance(word.toLowerCase(), candidate.toLowerCase());
-    if (edits < bestDistance && edits <= Math.max(1, Math.floor(candidate.length / 3))) {
-      best = candidate;
-      bestDistance = edits;
-    }
-  }
-  return best;
 }
 
 export function problem(

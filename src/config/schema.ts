@@ -4,6 +4,8 @@
 import { z } from 'zod';
 import { type LimitName, limitsDefault } from '../limits.ts';
 
+export const redisUrlDefault = 'redis://127.0.0.1:6379';
+
 const port = z.int().min(0).max(65_535);
 const text = z.string().min(1).max(4096);
 /** Braces are left to the partition suffix `:{i}`, which Redis Cluster reads as a hash tag. */
@@ -38,7 +40,7 @@ const redis = z
         .regex(/^(rediss?|unix):\/\/\S+$/)
         .optional()
         .meta({
-          description: 'server to use; rediss:// for TLS, unix:///path for a socket',
+          description: `server to use; rediss:// for TLS, unix:///path for a socket; default ${redisUrlDefault}`,
           expected: 'a URL such as redis://127.0.0.1:6379 or rediss://redis.example.org:6380',
         }),
       username: text.optional().meta({ description: 'ACL user; may also stand in the URL' }),
@@ -56,7 +58,7 @@ const redis = z
         .meta({ description: 'a private redis-server started beside the engine' }),
     }),
   ])
-  .default({ url: 'redis://127.0.0.1:6379' })
+  .default({ url: redisUrlDefault })
   .meta({ description: 'either {url: ...}, or `embedded` for a private redis-server beside the engine' });
 
 const stream = z.strictObject({
