@@ -67,10 +67,6 @@ export const errorTable = {
     fix: 'look for a handler.ts that ends its process or a model too large to load in limits.model_load_ms_max',
   },
   WORKER_DIED: { retryable: true, fix: 'run the rows again; a worker that took its place is loading' },
-  WORKER_HUNG: {
-    retryable: true,
-    fix: 'run the rows again from other memory; the worker may still write to the slab it had',
-  },
   STOP_TIMEOUT: {
     retryable: false,
     fix: 'nothing is lost: the events stay pending and are served after the next start; raise limits.stop_ms_max',

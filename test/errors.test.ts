@@ -19,7 +19,6 @@ const promised: Record<ErrorCode, [retryable: boolean, exitCode: number]> = {
   MODEL_INVALID: [false, 2],
   WORKERS_NOT_STARTED: [true, 1],
   WORKER_DIED: [true, 1],
-  WORKER_HUNG: [true, 1],
   STOP_TIMEOUT: [false, 1],
   INTERNAL: [false, 1],
 };

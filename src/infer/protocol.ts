@@ -1,6 +1,6 @@
 /** What crosses the thread boundary between the pool (main thread) and a worker. Plain data, cloned by postMessage. */
+import type { Dtype, TensorSpec } from '../schedule/slab.ts';
 import type { FieldSpec } from './handler.ts';
-import type { TensorSpec } from '../schedule/slab.ts';
 
 /** A model version on disk, checked and resolved by the repository; enough for a worker to load it. */
 export interface ModelSpec {
@@ -26,17 +26,32 @@ export interface ModelSpec {
 
 export interface ManifestInput {
   readonly name: string;
-  readonly dtype: TensorSpec['dtype'] | null;
+  readonly dtype: Dtype | null;
   readonly shape: readonly number[] | null;
   /** One named scalar per element, in order; empty: the input is one field of its own name. */
-  readonly fields: readonly FieldSpec[];
+  readonly fields: readonly ManifestField[];
   /** Refuse NaN and infinities. */
   readonly finite: boolean;
+}
+
+export interface ManifestField {
+  readonly name: string;
+  /** null: the dtype of its input. */
+  readonly dtype: Dtype | null;
+  /** Used when the field is missing or null; undefined: the field is required. */
+  readonly default: number | boolean | string | undefined;
 }
 
 export interface ManifestOutput {
   readonly name: string;
   readonly labels: readonly string[];
+}
+
+/** A model that is not served, and why. The message names the file, the key, the value and what to do. */
+export interface ModelProblem {
+  /** `name` or `name@version`. */
+  readonly model: string;
+  readonly message: string;
 }
 
 /** What a worker found when it loaded a model: the ONNX metadata joined with the manifest. */
@@ -54,13 +69,28 @@ export interface LoadedModel {
   readonly warmMs: number;
 }
 
+export interface DescribeTask {
+  /** Counts the workers that have arrived; each waits until all `threads` have, so that each answers once. */
+  readonly arrived: Int32Array<SharedArrayBuffer>;
+  readonly threads: number;
+}
+
+/** One worker's answer once it is warm. */
+export interface Description {
+  readonly loaded: readonly LoadedModel[];
+  readonly problems: readonly ModelProblem[];
+  /** Things an operator should know, such as a provider that could not be had. */
+  readonly notices: readonly string[];
+}
+
 /** One batch to run. `shared` is the slab's memory; a worker keeps its views after the first time. */
 export interface InferTask {
-  readonly op: 'infer';
   readonly slot: number;
-  /** Index of the slab in this engine. */
+  /** Index of the slab in this engine; never given to other memory while the pool lives. */
   readonly slab: number;
   readonly shared: SharedArrayBuffer;
+  /** First row and number of rows to run; normally 0 and all of them. */
+  readonly first: number;
   readonly rows: number;
 }
 
@@ -69,7 +99,10 @@ export interface InferResult {
   readonly inferUs: number;
   /** Microseconds of `session.run` alone. */
   readonly runUs: number;
-  /** Predictions that did not fit the output arena: the rows' offsets point into this instead, for the whole slab. */
+  /**
+   * Not null when the predictions did not fit the output arena: all of the slab's rows, `outOffset` counted from the
+   * start of this instead of the start of the arena.
+   */
   readonly spill: Uint8Array | null;
 }
 

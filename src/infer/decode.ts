@@ -1,0 +1,289 @@
+/** An event's named fields to the model's tensor rows. */
+import { nearest } from '../nearest.ts';
+import type { Dtype, TensorSpec } from '../schedule/slab.ts';
+import { type FieldSpec, InvalidEvent } from './handler.ts';
+import { MessagePackReader } from './msgpack.ts';
+import type { ManifestInput } from './protocol.ts';
+import { isFloat, product, store, type TensorData } from './tensors.ts';
+
+const reader = new MessagePackReader();
+
+/**
+ * The map in `bytes[start, end)`: JSON when it begins with `{` or white space (no MessagePack map does), else
+ * MessagePack. Throws InvalidEvent.
+ */
+export function parseData(
+  bytes: Buffer<ArrayBufferLike>,
+  view: DataView,
+  start: number,
+  end: number,
+): Record<string, unknown> {
+  if (start === end) throw new InvalidEvent('data', 'must be a map of named fields, got nothing');
+  const first = bytes[start]!;
+  try {
+    if (first !== 0x7b && first !== 0x20 && first !== 0x0a && first !== 0x0d && first !== 0x09)
+      return reader.map(bytes, view, start, end);
+    const value: unknown = JSON.parse(bytes.toString('utf8', start, end));
+    if (typeof value === 'object' && value !== null && !Array.isArray(value))
+      return value as Record<string, unknown>;
+  } catch (error) {
+    throw new InvalidEvent('data', (error as Error).message);
+  }
+  throw new InvalidEvent('data', 'must be a map of named fields');
+}
+
+/** One named value of an event: a scalar element of an input's row, or the whole row. */
+interface Field {
+  readonly name: string;
+  readonly input: number;
+  readonly spec: TensorSpec;
+  readonly dtype: Dtype;
+  /** Index in the row; -1: the field is the whole row. */
+  readonly element: number;
+  readonly fallback: number | bigint | string | undefined;
+  /** Objects inherit something of this name: only an own property counts. */
+  readonly inherited: boolean;
+}
+
+/** Decodes by the manifest's `fields`, or one field per input where it names none. */
+export class FieldDecoder {
+  readonly #fields: readonly Field[];
+  readonly #names: ReadonlySet<string>;
+  /** Inputs that refuse NaN and infinities. */
+  readonly #finite: readonly boolean[];
+  readonly #inputs: readonly TensorSpec[];
+
+  /** Throws an Error (not InvalidEvent) when fields do not fit the inputs. */
+  constructor(inputs: readonly TensorSpec[], manifest: readonly ManifestInput[]) {
+    this.#inputs = inputs;
+    const about = inputs.map((spec) => manifest.find((entry) => entry.name === spec.name));
+    this.#finite = inputs.map((spec, i) => about[i]?.finite === true && isFloat(spec.dtype));
+    this.#fields = inputs.flatMap((spec, input) => fieldsOf(spec, input, about[input]));
+    this.#names = new Set(this.#fields.map((field) => field.name));
+    if (this.#names.size < this.#fields.length) {
+      const twice = this.#fields.find((field, i) => this.#fields.findIndex((f) => f.name === field.name) < i);
+      throw new Error(`two fields are called ${twice?.name}; give each a name of its own`);
+    }
+  }
+
+  /** What clients may send. */
+  describe(): FieldSpec[] {
+    return this.#fields.map(({ name, dtype, element, spec, fallback }) => ({
+      name,
+      dtype,
+      shape: element === -1 ? spec.shape : [],
+      ...(fallback === undefined ? {} : { default: fallback }),
+    }));
+  }
+
+  /** Fills row `row` of `inputs`, cleared before. Throws InvalidEvent. */
+  decode(data: Record<string, unknown>, inputs: readonly TensorData[], row: number): void {
+    let found = 0;
+    for (const field of this.#fields) {
+      const { name, spec, dtype, element } = field;
+      let value = data[name];
+      if (field.inherited && !Object.hasOwn(data, name)) value = undefined;
+      else if (value !== undefined) found++;
+      const target = inputs[field.input]!;
+      const base = row * spec.elements;
+      if (value === undefined || value === null) {
+        if (field.fallback === undefined) throw new InvalidEvent(name, `is missing (${expected(dtype)})`);
+        store(target, base + element, spec.dtype, field.fallback);
+      } else if (element === -1) {
+        putRow(target, base, spec, value);
+      } else if (typeof value === 'number' && dtype === 'float32' && spec.dtype === 'float32') {
+        (target as Float32Array)[base + element] = value;
+      } else {
+        store(target, base + element, spec.dtype, coerce(dtype, value, name));
+      }
+    }
+    let keys = 0;
+    for (const _ in data) keys++;
+    if (keys > found) this.#refuseUnknown(data);
+  }
+
+  /** Refuses NaN and infinities in a row that is in place, however it came. Throws InvalidEvent. */
+  checkFinite(inputs: readonly TensorData[], row: number): void {
+    for (let input = 0; input < this.#finite.length; input++) {
+      if (!this.#finite[input]) continue;
+      const spec = this.#inputs[input]!;
+      const data = inputs[input] as Float32Array;
+      const base = row * spec.elements;
+      const half = spec.dtype === 'float16';
+      for (let i = 0; i < spec.elements; i++) {
+        const value = data[base + i]!;
+        // Halves are raw bits: all ones in the exponent.
+        if (half ? (value & 0x7c00) !== 0x7c00 : value - value === 0) continue;
+        const field = this.#fields.find((entry) => entry.input === input && entry.element === i);
+        const got = half ? 'NaN or an infinity' : value;
+        throw new InvalidEvent(field?.name ?? pathOf(spec, i), `must be finite, got ${got}`);
+      }
+    }
+  }
+
+  #refuseUnknown(data: Record<string, unknown>): void {
+    for (const key of Object.keys(data)) {
+      if (this.#names.has(key)) continue;
+      const guess = nearest(key, [...this.#names]);
+      const shown = key.length > 64 ? `${key.slice(0, 61)}...` : key;
+      throw new InvalidEvent(shown, `is not a field of this model${guess ? `; did you mean ${guess}?` : ''}`);
+    }
+  }
+}
+
+function fieldsOf(spec: TensorSpec, input: number, about: ManifestInput | undefined): Field[] {
+  const inherited = (name: string) => name in Object.prototype;
+  if (about === undefined || about.fields.length === 0) {
+    const { name, dtype } = spec;
+    return [{ name, input, spec, dtype, element: -1, fallback: undefined, inherited: inherited(name) }];
+  }
+  if (about.fields.length !== spec.elements) {
+    const has = `${about.fields.length} fields`;
+    throw new Error(`inputs ${spec.name}: has ${has}, but a row has ${spec.elements} elements; name each`);
+  }
+  return about.fields.map((entry, element) => {
+    const { name } = entry;
+    const dtype = entry.dtype ?? spec.dtype;
+    if ((dtype === 'string') !== (spec.dtype === 'string')) {
+      throw new Error(`inputs ${spec.name}: field ${name} is ${dtype}, but the input is ${spec.dtype}`);
+    }
+    let fallback: Field['fallback'];
+    if (entry.default !== undefined) {
+      try {
+        fallback = coerce(dtype, entry.default, 'default');
+      } catch (error) {
+        throw new Error(`inputs ${spec.name}: field ${name}: ${(error as Error).message}`);
+      }
+    }
+    return { name, input, spec, dtype, element, fallback, inherited: inherited(name) };
+  });
+}
+
+/** `songs[1][2]` of element 5 in rows of [2,3]. */
+function pathOf(spec: TensorSpec, element: number): string {
+  let path = '';
+  let rest = element;
+  for (const dim of [...spec.shape].reverse()) {
+    path = `[${rest % dim}]${path}`;
+    rest = Math.floor(rest / dim);
+  }
+  return spec.name + path;
+}
+
+/** A whole row: a scalar, a flat or a nested array, or the row's raw bytes, little-endian. */
+function putRow(target: TensorData, base: number, spec: TensorSpec, value: unknown): void {
+  const { name, dtype, shape, elements } = spec;
+  if (value instanceof Uint8Array) {
+    putBytes(target, base, spec, value);
+  } else if (!Array.isArray(value)) {
+    if (elements !== 1) throw new InvalidEvent(name, `must be ${rowText(spec)}, got ${shown(value)}`);
+    store(target, base, dtype, coerce(dtype, value, name));
+  } else if (shape.length > 1 && value.some(Array.isArray)) {
+    putNested(target, base, spec, value, 0, name);
+  } else {
+    if (value.length !== elements) {
+      throw new InvalidEvent(name, `must be ${rowText(spec)}, got ${value.length} elements`);
+    }
+    for (let i = 0; i < elements; i++) {
+      const item: unknown = value[i];
+      if (typeof item === 'number' && dtype === 'float32') (target as Float32Array)[base + i] = item;
+      else store(target, base + i, dtype, coerce(dtype, item, `${name}[${i}]`));
+    }
+  }
+}
+
+function putBytes(target: TensorData, base: number, spec: TensorSpec, bytes: Uint8Array): void {
+  const { name, rowBytes, elements } = spec;
+  if (Array.isArray(target)) throw new InvalidEvent(name, 'must be text, got binary');
+  if (bytes.length !== rowBytes)
+    throw new InvalidEvent(name, `must be ${rowBytes} bytes (${rowText(spec)}), got ${bytes.length}`);
+  const row = target.subarray(base, base + elements);
+  new Uint8Array(row.buffer, row.byteOffset, rowBytes).set(bytes);
+  if (spec.dtype !== 'bool') return;
+  const flag = bytes.findIndex((byte) => byte > 1);
+  if (flag !== -1) throw new InvalidEvent(`${name}[${flag}]`, `must be 0 or 1, got ${bytes[flag]}`);
+}
+
+function putNested(
+  target: TensorData,
+  base: number,
+  spec: TensorSpec,
+  value: unknown,
+  axis: number,
+  path: string,
+): void {
+  const { dtype, shape } = spec;
+  if (axis === shape.length) {
+    store(target, base, dtype, coerce(dtype, value, path));
+    return;
+  }
+  const length = shape[axis]!;
+  if (!Array.isArray(value)) {
+    throw new InvalidEvent(path, `must be an array of ${length}, got ${shown(value)}`);
+  }
+  if (value.length !== length) {
+    throw new InvalidEvent(path, `must be an array of ${length}, got ${value.length} elements`);
+  }
+  const stride = product(shape.slice(axis + 1));
+  for (let i = 0; i < length; i++) {
+    putNested(target, base + i * stride, spec, value[i], axis + 1, `${path}[${i}]`);
+  }
+}
+
+const INTEGER_RANGE: Partial<Record<Dtype, readonly [least: bigint, most: bigint]>> = {
+  int8: [-(2n ** 7n), 2n ** 7n - 1n],
+  int16: [-(2n ** 15n), 2n ** 15n - 1n],
+  int32: [-(2n ** 31n), 2n ** 31n - 1n],
+  int64: [-(2n ** 63n), 2n ** 63n - 1n],
+  uint8: [0n, 2n ** 8n - 1n],
+  uint16: [0n, 2n ** 16n - 1n],
+  uint32: [0n, 2n ** 32n - 1n],
+  uint64: [0n, 2n ** 64n - 1n],
+};
+
+/** What a dtype takes, in words. */
+function expected(dtype: Dtype): string {
+  if (dtype === 'string') return 'a string';
+  if (dtype === 'bool') return 'true or false';
+  const range = INTEGER_RANGE[dtype];
+  return range ? `a whole number from ${range[0]} to ${range[1]}` : 'a number';
+}
+
+function rowText(spec: TensorSpec): string {
+  if (spec.shape.length === 0) return expected(spec.dtype);
+  return spec.shape.length === 1
+    ? `an array of ${spec.elements}`
+    : `an array of ${spec.shape.join(' x ')}, nested or flat`;
+}
+
+/** The value in the form that `store` takes. Throws InvalidEvent for one that is not of the dtype. */
+function coerce(dtype: Dtype, value: unknown, path: string): number | bigint | string {
+  if (dtype === 'string') {
+    // ONNX Runtime's binding hands text over as a C string and would cut it there without a word.
+    if (typeof value === 'string' && !value.includes('\0')) return value;
+    if (typeof value === 'string') throw new InvalidEvent(path, 'must not hold a zero character');
+  } else if (dtype === 'bool') {
+    if (value === true || value === 1) return 1;
+    if (value === false || value === 0) return 0;
+  } else if (isFloat(dtype)) {
+    if (typeof value === 'number') return value;
+    if (typeof value === 'bigint') return Number(value);
+  } else {
+    const [least, most] = INTEGER_RANGE[dtype]!;
+    let whole: number | bigint | undefined;
+    if (typeof value === 'bigint' || (typeof value === 'number' && Number.isInteger(value))) whole = value;
+    // JSON cannot carry more than 53 bits in a number: longer ones travel as text.
+    else if (typeof value === 'string' && /^-?\d{1,20}$/.test(value)) whole = BigInt(value);
+    if (whole !== undefined && whole >= least && whole <= most) return whole;
+  }
+  throw new InvalidEvent(path, `must be ${expected(dtype)}, got ${shown(value)}`);
+}
+
+/** A client's value for a message: short, and never a whole payload. */
+function shown(value: unknown): string {
+  if (value instanceof Uint8Array) return 'binary';
+  if (Array.isArray(value)) return 'an array';
+  if (typeof value === 'object' && value !== null) return 'a map';
+  if (typeof value !== 'string') return String(value);
+  return JSON.stringify(value.length > 40 ? `${value.slice(0, 37)}...` : value);
+}

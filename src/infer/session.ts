@@ -1,0 +1,187 @@
+/** An ONNX Runtime session over slab memory: tensors are views of the slab, nothing is copied in or out. */
+import { InferenceSession, Tensor } from 'onnxruntime-node';
+import { ROW_COLUMNS, type SlabLayout, type TensorSpec } from '../schedule/slab.ts';
+import { OutputColumn } from './columns.ts';
+import type { RowView } from './handler.ts';
+import { sliceOf, type TensorData, viewOf } from './tensors.ts';
+
+/** Of the model's tensors, all that running it needs. */
+export interface SessionShape {
+  readonly inputs: readonly TensorSpec[];
+  readonly outputs: readonly TensorSpec[];
+  /** The graph's tensors have a batch dimension in front of the row's shape. */
+  readonly leading: boolean;
+  /** Several rows may run at once. */
+  readonly batched: boolean;
+}
+
+interface Batch {
+  readonly feeds: Record<string, Tensor>;
+  /** A tensor over the slab's region, or null where ONNX Runtime allocates. */
+  readonly fetches: Record<string, Tensor | null>;
+}
+
+/** A slab as this worker sees it, with the views that are made once and kept. */
+export class SlabView {
+  readonly table: Int32Array;
+  readonly bytes: Buffer<ArrayBufferLike>;
+  readonly view: DataView;
+  readonly layout: SlabLayout;
+  /** Regions of the inputs; text has none and lies in an array of this worker's own. */
+  readonly inputs: readonly TensorData[];
+  readonly columns: readonly OutputColumn[];
+  /** Feeds and fetches of a batch from row 0 on, by number of rows. */
+  readonly batches = new Map<number, Batch>();
+  readonly #rows: (Record<string, RowView> | undefined)[] = [];
+  readonly #specs: readonly TensorSpec[];
+
+  constructor(shape: SessionShape, layout: SlabLayout, shared: SharedArrayBuffer) {
+    if (shared.byteLength < layout.bytes) {
+      throw new RangeError(`the slab has ${shared.byteLength} bytes, its layout needs ${layout.bytes}`);
+    }
+    this.layout = layout;
+    this.table = new Int32Array(shared, 0, layout.rows * ROW_COLUMNS);
+    this.bytes = Buffer.from(shared);
+    this.view = new DataView(shared);
+    this.#specs = shape.inputs;
+    const region = (spec: TensorSpec, offset: number) =>
+      viewOf(spec.dtype, shared, offset, layout.rows * spec.elements);
+    this.inputs = shape.inputs.map((spec, i) =>
+      spec.dtype === 'string'
+        ? new Array<string>(layout.rows * spec.elements).fill('')
+        : region(spec, layout.inputOffsets[i]!),
+    );
+    this.columns = shape.outputs.map((spec, i) => {
+      const offset = layout.outputOffsets[i]!;
+      return new OutputColumn(spec, offset === -1 ? null : region(spec, offset));
+    });
+  }
+
+  /** Row `row` of every input, by name, for a handler to fill. Text is written back with `keepText`. */
+  row(row: number): Record<string, RowView> {
+    let views = this.#rows[row];
+    if (views === undefined) {
+      views = {};
+      for (let i = 0; i < this.#specs.length; i++) {
+        const { name, elements } = this.#specs[i]!;
+        views[name] = sliceOf(this.inputs[i]!, row * elements, (row + 1) * elements);
+      }
+      this.#rows[row] = views;
+    }
+    return views;
+  }
+
+  /** Copies the text that a handler put into `row`'s plain arrays to where the run reads it. */
+  keepText(row: number, views: Record<string, RowView>): void {
+    for (let i = 0; i < this.#specs.length; i++) {
+      const { name, elements } = this.#specs[i]!;
+      const target = this.inputs[i]!;
+      if (!Array.isArray(target)) continue;
+      const text = views[name] as string[];
+      for (let k = 0; k < elements; k++) target[row * elements + k] = String(text[k] ?? '');
+    }
+  }
+}
+
+export class ModelSession {
+  readonly #session: InferenceSession;
+  readonly #shape: SessionShape;
+  /** Some output is allocated by ONNX Runtime and must be fetched from its answer. */
+  readonly #allocates: boolean;
+
+  constructor(session: InferenceSession, shape: SessionShape) {
+    this.#session = session;
+    this.#shape = shape;
+    this.#allocates = shape.outputs.some((spec) => spec.rowBytes === 0);
+  }
+
+  /** Runs `rows` rows from `first` on at once. Rejects with ONNX Runtime's error. */
+  async run(slab: SlabView, first: number, rows: number): Promise<void> {
+    let batch = first === 0 ? slab.batches.get(rows) : undefined;
+    if (batch === undefined) {
+      batch = this.#bind(slab, first, rows);
+      if (first === 0) slab.batches.set(rows, batch);
+    }
+    this.#feedText(batch, slab, first, rows);
+    const results = await this.#session.run(batch.feeds, batch.fetches);
+    if (!this.#allocates) return;
+    for (const column of slab.columns) {
+      if (column.region !== null) continue;
+      const { name } = column.spec;
+      const { data, dims } = results[name]!;
+      if (dims[0] !== rows) {
+        throw new RangeError(`output ${name} has ${dims[0] ?? 'no'} rows for a batch of ${rows}`);
+      }
+      column.together(data as TensorData, dims.slice(1), first);
+    }
+  }
+
+  /** Runs row `row` alone. */
+  async runAlone(slab: SlabView, row: number): Promise<void> {
+    const batch = this.#bind(slab, row, 1);
+    this.#feedText(batch, slab, row, 1);
+    const results = await this.#session.run(batch.feeds, batch.fetches);
+    for (const column of slab.columns) {
+      if (column.region !== null) continue;
+      const { data, dims } = results[column.spec.name]!;
+      column.alone(row, data as TensorData, this.#shape.batched ? dims.slice(1) : dims);
+    }
+  }
+
+  #bind(slab: SlabView, row: number, rows: number): Batch {
+    const { inputs, outputs, leading, batched } = this.#shape;
+    const tensor = (spec: TensorSpec, data: TensorData, lead: boolean) =>
+      new Tensor(
+        spec.dtype,
+        sliceOf(data, row * spec.elements, (row + rows) * spec.elements) as never,
+        lead ? [rows, ...spec.shape] : spec.shape,
+      );
+    const feeds: Record<string, Tensor> = {};
+    const fetches: Record<string, Tensor | null> = {};
+    inputs.forEach((spec, i) => {
+      feeds[spec.name] = tensor(spec, slab.inputs[i]!, leading);
+    });
+    outputs.forEach((spec, i) => {
+      const { region } = slab.columns[i]!;
+      fetches[spec.name] = region === null ? null : tensor(spec, region, batched);
+    });
+    return { feeds, fetches };
+  }
+
+  /** A tensor of text holds a copy of the strings, so it is made anew for every run. */
+  #feedText(batch: Batch, slab: SlabView, row: number, rows: number): void {
+    const { inputs, leading } = this.#shape;
+    for (let i = 0; i < inputs.length; i++) {
+      const { name, dtype, elements, shape } = inputs[i]!;
+      if (dtype !== 'string') continue;
+      const text = (slab.inputs[i] as string[]).slice(row * elements, (row + rows) * elements);
+      batch.feeds[name] = new Tensor('string', text, leading ? [rows, ...shape] : shape);
+    }
+  }
+}
+
+/** Opens a model with the first provider that takes it; CPU is tried last whether it is listed or not. */
+export async function openSession(
+  onnxPath: string,
+  providers: readonly string[],
+): Promise<{ session: InferenceSession; provider: string; notices: string[] }> {
+  const notices: string[] = [];
+  for (const provider of [...new Set([...providers, 'cpu'])]) {
+    try {
+      const session = await InferenceSession.create(onnxPath, {
+        executionProviders: [provider],
+        // One worker a core beats ONNX Runtime's own thread pool for models of this size.
+        intraOpNumThreads: 1,
+        interOpNumThreads: 1,
+        executionMode: 'sequential',
+        // A row that a model refuses comes back as an error; it need not also be printed.
+        logSeverityLevel: 4,
+      });
+      return { session, provider, notices };
+    } catch (error) {
+      if (provider === 'cpu') throw new Error(`model.onnx: ${(error as Error).message}`);
+      notices.push(`provider ${provider} cannot run ${onnxPath}: ${(error as Error).message}`);
+    }
+  }
+  throw new Error('unreachable: cpu is always tried');
+}

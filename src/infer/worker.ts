@@ -1,0 +1,49 @@
+/** The worker thread's entry point: loads every model, then serves the pool's tasks by the functions it exports. */
+import { workerData } from 'node:worker_threads';
+import { loadModel } from './load.ts';
+import type { Model } from './model.ts';
+import type {
+  DescribeTask,
+  Description,
+  InferResult,
+  InferTask,
+  ModelProblem,
+  WorkerOptions,
+} from './protocol.ts';
+
+const { models: specs, providers, slabArenaBytes } = workerData as WorkerOptions;
+
+/** By the model's slot. */
+const models: (Model | undefined)[] = [];
+const problems: ModelProblem[] = [];
+const notices: string[] = [];
+
+for (const spec of specs) {
+  try {
+    const { model, notices: more } = await loadModel(spec, providers, slabArenaBytes);
+    models[spec.slot] = model;
+    notices.push(...more);
+  } catch (error) {
+    // A broken model never stops the others.
+    const message = error instanceof Error ? error.message : String(error);
+    problems.push({ model: `${spec.name}@${spec.version}`, message: `${spec.dir}/${message}` });
+  }
+}
+
+/** Answers once all `threads` workers are here; waiting keeps this one from taking another's task. */
+export function describe({ arrived, threads }: DescribeTask): Description {
+  Atomics.add(arrived, 0, 1);
+  Atomics.notify(arrived, 0);
+  for (;;) {
+    const count = Atomics.load(arrived, 0);
+    if (count >= threads) break;
+    Atomics.wait(arrived, 0, count);
+  }
+  return { loaded: models.flatMap((model) => (model ? [model.parts.loaded] : [])), problems, notices };
+}
+
+export async function infer(task: InferTask): Promise<InferResult> {
+  const model = models[task.slot];
+  if (model === undefined) throw new Error(`no model is loaded in slot ${task.slot}`);
+  return await model.infer(task);
+}

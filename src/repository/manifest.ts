@@ -1,0 +1,215 @@
+/** model.yaml: what it may hold, and sentences for whoever has to correct it. */
+import { readFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { parseDocument } from 'yaml';
+import { z } from 'zod';
+import { SubitoError } from '../errors.ts';
+import type { ManifestInput, ManifestOutput } from '../infer/protocol.ts';
+import { nearest } from '../nearest.ts';
+import { DTYPE_BYTES, type Dtype } from '../schedule/slab.ts';
+
+/** A model's and a version's names go into stream fields, metric labels and paths. */
+export const MODEL_NAME = /^[A-Za-z0-9._-]{1,64}$/;
+
+const dtype = z
+  .enum(Object.keys(DTYPE_BYTES) as [Dtype, ...Dtype[]])
+  .describe(`one of ${Object.keys(DTYPE_BYTES).join(', ')}`);
+const tensorName = z.string().min(1).max(256).describe('the name of a tensor in model.onnx');
+const fieldName = z.string().min(1).max(128).describe('a name of 1 to 128 characters');
+const whole = (least: number, most: number) =>
+  z.int().min(least).max(most).describe(`a whole number from ${least} to ${most}`);
+
+const field = z
+  .union([
+    fieldName,
+    z.strictObject({
+      name: fieldName,
+      dtype: dtype.optional(),
+      default: z.union([z.number(), z.boolean(), z.string()]).optional(),
+    }),
+  ])
+  .describe('a field name, or {name, dtype, default}');
+
+const input = z.strictObject({
+  name: tensorName,
+  dtype: dtype.optional(),
+  shape: z
+    .array(whole(1, 1_000_000))
+    .max(8)
+    .optional()
+    .describe('the whole numbers of one row, such as [12], without the batch dimension'),
+  fields: z.array(field).min(1).max(65_536).optional().describe('a list of field names, one per element'),
+  finite: z.boolean().optional().describe('true or false'),
+});
+
+const output = z.strictObject({
+  name: tensorName,
+  labels: z
+    .union([z.array(z.string().min(1).max(256)).min(1), z.string().endsWith('.json')])
+    .optional()
+    .describe('a list of texts, or the name of a .json file beside model.yaml that holds one'),
+});
+
+const schema = z.strictObject({
+  name: z
+    .string()
+    .regex(MODEL_NAME)
+    .optional()
+    .describe('the name of its directory: letters, digits, dot, underscore, hyphen; at most 64'),
+  description: z.string().max(4096).optional().describe('text of at most 4096 characters'),
+  inputs: z.array(input).max(256).optional().describe('a list of inputs'),
+  outputs: z.array(output).max(256).optional().describe('a list of outputs'),
+  batch: z
+    .strictObject({ max: whole(1, 65_536).optional() })
+    .optional()
+    .describe('{max: rows}'),
+  deadline_ms: whole(1, 3_600_000).optional(),
+  record: z.boolean().optional().describe('true or false'),
+  serve: z
+    .strictObject({
+      stable: z.union([z.literal('latest'), whole(1, Number.MAX_SAFE_INTEGER)]).optional(),
+      canary: z.unknown().optional(),
+      shadow: z.unknown().optional(),
+    })
+    .optional()
+    .describe('{stable: latest} or {stable: N}'),
+  degrade: z.unknown().optional(),
+});
+
+export interface Manifest {
+  readonly description: string;
+  readonly inputs: readonly ManifestInput[];
+  readonly outputs: readonly ManifestOutput[];
+  /** null: the engine's own. */
+  readonly rowsMax: number | null;
+  readonly deadlineMs: number | null;
+  readonly record: boolean;
+  readonly stable: number | 'latest';
+}
+
+/** What a model without model.yaml has. */
+export const EMPTY_MANIFEST: Manifest = {
+  description: '',
+  inputs: [],
+  outputs: [],
+  rowsMax: null,
+  deadlineMs: null,
+  record: false,
+  stable: 'latest',
+};
+
+/** Reads a model directory's model.yaml. Throws MODEL_INVALID that names file, key, value and fix. */
+export function readManifest(dir: string): Manifest {
+  const file = join(dir, 'model.yaml');
+  const document = parseDocument(readFileSync(file, 'utf8'), { prettyErrors: true });
+  const [broken] = document.errors;
+  if (broken !== undefined) throw invalid(file, broken.message.trim().split('\n', 1)[0]!);
+  // An empty file says as much as none.
+  const raw: unknown = document.toJS({ maxAliasCount: 100 }) ?? {};
+  const parsed = schema.safeParse(raw);
+  if (!parsed.success)
+    throw invalid(file, parsed.error.issues.map((issue) => explain(issue, raw)).join('\n'));
+  const { name, description, inputs, outputs, batch, deadline_ms, record, serve, degrade } = parsed.data;
+  if (name !== undefined && name !== basename(dir)) {
+    throw invalid(file, `name = ${name}: the directory is ${basename(dir)}; give both the same name`);
+  }
+  // Silence would let an operator believe that it happens.
+  const later = { 'serve.canary': serve?.canary, 'serve.shadow': serve?.shadow, degrade };
+  for (const [key, value] of Object.entries(later)) {
+    if (value !== undefined) throw invalid(file, `${key}: not supported by this version; remove it`);
+  }
+  return {
+    description: description ?? '',
+    inputs: (inputs ?? []).map(manifestInput),
+    outputs: (outputs ?? []).map((entry) => ({ name: entry.name, labels: readLabels(dir, file, entry) })),
+    rowsMax: batch?.max ?? null,
+    deadlineMs: deadline_ms ?? null,
+    record: record ?? false,
+    stable: serve?.stable ?? 'latest',
+  };
+}
+
+function manifestInput(entry: z.infer<typeof input>): ManifestInput {
+  return {
+    name: entry.name,
+    dtype: entry.dtype ?? null,
+    shape: entry.shape ?? null,
+    fields: (entry.fields ?? []).map((given) => {
+      const about = typeof given === 'string' ? { name: given } : given;
+      return { name: about.name, dtype: about.dtype ?? null, default: about.default };
+    }),
+    finite: entry.finite ?? false,
+  };
+}
+
+function readLabels(dir: string, file: string, { name, labels }: z.infer<typeof output>): readonly string[] {
+  if (typeof labels !== 'string') return labels ?? [];
+  const at = `outputs ${name}: labels = ${labels}`;
+  if (basename(labels) !== labels) throw invalid(file, `${at}: must lie beside model.yaml`);
+  let list: unknown;
+  try {
+    list = JSON.parse(readFileSync(join(dir, labels), 'utf8'));
+  } catch (error) {
+    throw invalid(file, `${at}: ${(error as Error).message}`);
+  }
+  if (Array.isArray(list) && list.length > 0 && list.every((label) => typeof label === 'string')) return list;
+  throw invalid(file, `${at}: the file must hold a list of texts, such as ["rock", "pop"]`);
+}
+
+function invalid(file: string, message: string): SubitoError {
+  return new SubitoError('MODEL_INVALID', `${file}: ${message}`);
+}
+
+/** One zod issue as `key = value: what; fix`. */
+function explain(issue: z.core.$ZodIssue, raw: unknown): string {
+  const inner = issue.code === 'invalid_union' ? deepest(issue) : undefined;
+  if (inner !== undefined) {
+    return explain({ ...inner, path: [...issue.path, ...inner.path] } as z.core.$ZodIssue, raw);
+  }
+  const key = issue.path.reduce<string>(
+    (text, part) =>
+      text + (typeof part === 'number' ? `[${part}]` : `${text === '' ? '' : '.'}${String(part)}`),
+    '',
+  );
+  const node = nodeAt(schema, issue.path);
+  if (issue.code === 'unrecognized_keys') {
+    const known = node instanceof z.ZodObject ? Object.keys(node.shape) : [];
+    return issue.keys
+      .map((unknown) => {
+        const guess = nearest(unknown, known);
+        const fix = guess ? `did you mean ${guess}?` : `remove it, or use one of ${known.join(', ')}`;
+        return `${key === '' ? '' : `${key}.`}${unknown}: unknown key; ${fix}`;
+      })
+      .join('\n');
+  }
+  const value = issue.path.reduce<unknown>((at, part) => (at as Record<PropertyKey, unknown>)?.[part], raw);
+  const shown = value === undefined ? 'missing' : (JSON.stringify(value) ?? '').slice(0, 80);
+  const expected = node?.description ?? issue.message;
+  return `${key === '' ? 'the file' : key} = ${shown}: not a value it can take; use ${expected}`;
+}
+
+/** Of a union's branches, the issue of one that failed inside and not at its own root. */
+function deepest(issue: z.core.$ZodIssueInvalidUnion): z.core.$ZodIssue | undefined {
+  return issue.errors.flat().find((inner) => inner.path.length > 0 || inner.code === 'unrecognized_keys');
+}
+
+/** The schema's node at a path. */
+function nodeAt(root: z.ZodType, path: readonly PropertyKey[]): z.ZodType | undefined {
+  let nodes: z.ZodType[] = [root];
+  for (const part of path) {
+    nodes = nodes.flatMap(unwrapped).flatMap((node) => {
+      if (node instanceof z.ZodArray && typeof part === 'number') return [node.element as z.ZodType];
+      const next =
+        node instanceof z.ZodObject ? (node.shape as Record<PropertyKey, z.ZodType>)[part] : undefined;
+      return next ? [next] : [];
+    });
+  }
+  const candidates = nodes.flatMap((node) => (node.description === undefined ? unwrapped(node) : [node]));
+  return candidates.find((node) => node instanceof z.ZodObject) ?? candidates[0];
+}
+
+/** Through `optional` and into the branches of a union. */
+function unwrapped(node: z.ZodType): z.ZodType[] {
+  if (node instanceof z.ZodOptional) return unwrapped(node.unwrap() as z.ZodType);
+  return node instanceof z.ZodUnion ? (node.options as z.ZodType[]).flatMap(unwrapped) : [node];
+}
