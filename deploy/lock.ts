@@ -1,10 +1,10 @@
 // Completes package-lock.json: node deploy/lock.ts [--check]
 //
-// A package with prebuilt binaries names one optional package per platform. Where the registry that `npm install` ran
-// against does not carry some of them (a partial mirror), npm leaves them out of the lock without a word, and then
-// `npm ci` refuses that lock on every machine. This adds what is missing: the version that the parent asks for, and the
-// platform from the package's name. Such an entry has no integrity hash until someone with the whole registry
-// runs `npm install`.
+// A package with prebuilt binaries names one optional package per platform. Where the registry that `npm
+// install` ran against does not carry some of them (a partial mirror), npm leaves them out of the lock
+// without a word, and then `npm ci` refuses that lock on every machine. This adds what is missing: the
+// version that the parent asks for, and the platform from the package's name. Such an entry has no integrity
+// hash until someone with the whole registry runs `npm install`.
 import { readFileSync, writeFileSync } from 'node:fs';
 
 interface LockEntry {

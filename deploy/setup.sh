@@ -37,27 +37,33 @@ if command -v flock >/dev/null; then
   flock -n 9 || { say "waiting for another set-up of this checkout"; flock 9; }
 fi
 
-# Runs a command without a word; shows what it said if it fails. It gets neither our input nor the lock, which a
-# daemon that it starts would otherwise hold on to.
+# Runs a command without a word; shows what it said if it fails. It gets neither our input nor the lock, which
+# a daemon that it starts would otherwise hold on to.
 quietly() {
   local log status=0
   log=$(mktemp)
   "$@" >"$log" 2>&1 </dev/null 9<&- || status=$?
   if [ "$status" != 0 ]; then
-    if [ "$(wc -l <"$log")" -le 60 ]; then cat "$log" >&2; else (head -n 20 "$log"; echo ...; tail -n 30 "$log") >&2; fi
+    # The first lines say what went wrong, the last ones where.
+    if [ "$(wc -l <"$log")" -gt 60 ]; then
+      { head -n 20 "$log" && echo ... && tail -n 30 "$log"; } >&2
+    else
+      cat "$log" >&2
+    fi
     rm -f "$log"
     return "$status"
   fi
   rm -f "$log"
 }
 
-# --- dependencies -----------------------------------------------------------------------------------------------
+# --- dependencies
+# -----------------------------------------------------------------------------------------------
 
 # The stamp says for which dependencies and which platform node_modules was installed.
 stamp=node_modules/.subito-setup
 wanted="$(cksum <package-lock.json) $system $machine"
 if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || [ ! -x node_modules/.bin/node ]; then
-  command -v npm >/dev/null || fail "npm is missing: install Node.js from https://nodejs.org, or with your package manager"
+  command -v npm >/dev/null || fail "npm is missing: install Node.js (https://nodejs.org), which brings it"
   # Without a home that can be written to, npm has no place for its cache.
   if ! mkdir -p "${HOME:-/nonexistent}/.npm" 2>/dev/null; then
     export npm_config_cache="$PWD/build/npm-cache"
@@ -67,8 +73,8 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || [ ! -x node_modules/.bin/no
   if [ -f "$stamp" ] && [ -x node_modules/.bin/node ]; then install=(install --no-save); fi
   rm -f "$stamp"
   say "installing dependencies, and Node 22 among them (npm ${install[0]})"
-  # npm chooses prebuilt binaries by the Node that runs it, so it must run under the Node we run under: 22.18 or later
-  # of 22, where TypeScript runs as it is. An older or newer one on this machine is left alone.
+  # npm chooses prebuilt binaries by the Node that runs it, so it must run under the Node we run under: 22.18
+  # or later of 22, where TypeScript runs as it is. An older or newer one on this machine is left alone.
   version=$(node --version 2>/dev/null || echo none)
   if [[ $version =~ ^v22\.(1[89]|[2-9][0-9])\. ]]; then
     run_npm=(npm)
@@ -94,7 +100,8 @@ if $want_cuda; then
   fi
 fi
 
-# --- programs from the system's packages ------------------------------------------------------------------------
+# --- programs from the system's packages
+# ------------------------------------------------------------------------
 
 # install_package APT BREW WHY: from apt (as root or with sudo that asks nothing) or Homebrew.
 apt_is_fresh=false
@@ -110,13 +117,16 @@ install_package() {
   command -v apt-get >/dev/null || fail "$why: install the package $apt with your package manager"
   local root=()
   if [ "$(id -u)" != 0 ]; then
-    sudo -n true 2>/dev/null || fail "$why, and installing it needs root. Run: sudo apt-get update && sudo apt-get install -y $apt"
+    sudo -n true 2>/dev/null ||
+      fail "$why, and installing it needs root. Run: sudo apt-get update && sudo apt-get install -y $apt"
     root=(sudo -n)
   fi
-  local apt_get=("${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
+  local patient=(-o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
+  local apt_get=("${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get "${patient[@]}")
   say "$why: apt-get install $apt"
   if ! $apt_is_fresh; then
-    # Lists may be missing, or older than the mirror; a source that fails matters only if the install then fails.
+    # Lists may be missing, or older than the mirror; a source that fails matters only if the install then
+    # fails.
     quietly "${apt_get[@]}" update || say "apt-get update failed; trying with the lists there are"
     apt_is_fresh=true
   fi
@@ -126,7 +136,8 @@ install_package() {
 
 if ! command -v redis-server >/dev/null; then
   install_package redis-server redis "redis-server is missing (the engine reads and writes Redis Streams)"
-  # Debian's package also starts a Redis on port 6379 where systemd runs. Subito starts its own when it needs one.
+  # Debian's package also starts a Redis on port 6379 where systemd runs. Subito starts its own when it needs
+  # one.
   if [ "$system" = Linux ] && [ -d /run/systemd/system ]; then
     say "stopping the system Redis that came with it (systemctl disable --now redis-server)"
     stop=(systemctl disable --now redis-server)
@@ -138,7 +149,8 @@ if ! command -v redis-server >/dev/null; then
 fi
 
 find_chromium() {
-  command -v chromium || command -v chromium-browser || command -v google-chrome || command -v google-chrome-stable ||
+  command -v chromium || command -v chromium-browser ||
+    command -v google-chrome || command -v google-chrome-stable ||
     { [ -x "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome" ] && echo chrome; } ||
     { [ -x /Applications/Chromium.app/Contents/MacOS/Chromium ] && echo chromium; }
 }

@@ -7,7 +7,7 @@ model=${1:-}
 script=models/$model/train/train.sh
 if [ -z "$model" ] || [ ! -f "$script" ]; then
   echo "usage: npm run train -- MODEL --data DIR" >&2
-  echo "models: $(cd models 2>/dev/null && ls -d -- */train/train.sh 2>/dev/null | cut -d/ -f1 | tr '\n' ' ')" >&2
+  echo "models: $(ls models/*/train/train.sh 2>/dev/null | cut -d/ -f2 | tr '\n' ' ')" >&2
   exit 2
 fi
 shift

@@ -1,11 +1,12 @@
-// Reads the configuration: defaults, then a YAML file, then the environment, then command-line options. This is the
-// only file that reads the environment; everything else receives the resolved Config.
+// Reads the configuration: defaults, then a YAML file, then the environment, then command-line options. This
+// is the only file that reads the environment; everything else receives the resolved Config.
 //
 // Environment. A key's variable is SUBITO_, its path joined by underscores, in capitals: gateway.port is
-// SUBITO_GATEWAY_PORT, latency.target_ms is SUBITO_LATENCY_TARGET_MS. Underscores inside a key stay as they are: names are
-// looked up in the schema, never taken apart. A key whose value is text takes the variable as it stands; any other
-// takes YAML (which JSON is a part of): SUBITO_WORKERS_PROVIDERS='[cuda, cpu]', SUBITO_STREAMS='[{name: events}]'.
-// SUBITO_CONFIG is the file. SUBITO_TEST_* and SUBITO_BENCH_* belong to tests and benchmarks.
+// SUBITO_GATEWAY_PORT, latency.target_ms is SUBITO_LATENCY_TARGET_MS. Underscores inside a key stay as they
+// are: names are looked up in the schema, never taken apart. A key whose value is text takes the variable as
+// it stands; any other takes YAML (which JSON is a part of): SUBITO_WORKERS_PROVIDERS='[cuda, cpu]',
+// SUBITO_STREAMS='[{name: events}]'. SUBITO_CONFIG is the file. SUBITO_TEST_* and SUBITO_BENCH_* belong to
+// tests and benchmarks.
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { parse as parseYaml } from 'yaml';

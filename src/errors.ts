@@ -64,12 +64,12 @@ export const errorTable = {
   },
   WORKERS_NOT_STARTED: {
     retryable: true,
-    fix: 'look for a handler.ts that ends its process or a model too large to load in limits.model_load_ms_max',
+    fix: 'look for a handler.ts that ends its process, or raise limits.model_load_ms_max for a large model',
   },
   WORKER_DIED: { retryable: true, fix: 'run the rows again; a worker that took its place is loading' },
   STOP_TIMEOUT: {
     retryable: false,
-    fix: 'nothing is lost: the events stay pending and are served after the next start; raise limits.stop_ms_max',
+    fix: 'the events stay pending and are served after the next start; or raise limits.stop_ms_max',
   },
   INTERNAL: { retryable: false, fix: 'this is a bug in Subito: report it with the output of --verbose' },
 } as const satisfies Record<string, ErrorEntry>;

@@ -1,4 +1,6 @@
-/** Edits from one word to the other: insert, remove, replace, swap two neighbours ("prot" for "port" is one). */
+/**
+ * Edits from one word to the other: insert, remove, replace, swap two neighbours ("prot" for "port" is one).
+ */
 function distance(left: string, right: string): number {
   const first = Array.from({ length: right.length + 1 }, (_, column) => column);
   const rows = [first];

@@ -36,7 +36,7 @@ export function environmentVariables(): Map<string, Variable> {
 
 /**
  * Kubernetes gives every container variables for each Service of its namespace. Services named subito and
- * subito-gateway yield SUBITO_PORT, SUBITO_SERVICE_HOST, SUBITO_GATEWAY_PORT=tcp://10.0.0.1:8080 and the like.
+ * subito-gateway yield SUBITO_PORT, SUBITO_SERVICE_HOST, SUBITO_GATEWAY_PORT=tcp://10.0.0.1:8080.
  */
 function isServiceLink(name: string, value: string): boolean {
   if (/^(tcp|udp|sctp):\/\//.test(value)) return true;

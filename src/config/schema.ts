@@ -1,6 +1,6 @@
-// The configuration as people write it: snake_case keys, units last. From this schema come the checks, the JSON
-// Schema for editors (deploy/subito.schema.json), the names of the environment overrides, and the "expected ..." of
-// every error, so a key is described once, here.
+// The configuration as people write it: snake_case keys, units last. From this schema come the checks, the
+// JSON Schema for editors (deploy/subito.schema.json), the names of the environment overrides, and the
+// "expected ..." of every error, so a key is described once, here.
 import { z } from 'zod';
 import { type LimitName, limitsDefault } from '../limits.ts';
 
@@ -40,7 +40,7 @@ const redis = z
         .regex(/^(rediss?|unix):\/\/\S+$/)
         .optional()
         .meta({
-          description: `server to use; rediss:// for TLS, unix:///path for a socket; default ${redisUrlDefault}`,
+          description: `rediss:// for TLS, unix:///path for a socket; default ${redisUrlDefault}`,
           expected: 'a URL such as redis://127.0.0.1:6379 or rediss://redis.example.org:6380',
         }),
       username: text.optional().meta({ description: 'ACL user; may also stand in the URL' }),

@@ -1,9 +1,10 @@
 // A private redis-server beside the engine, for trying things out and for machines that have no Redis.
 //
-// It runs in a process group of its own: Ctrl-C in a terminal reaches the whole foreground group, and Redis must
-// outlive the engine's own stop, which still commits. The price is that it also outlives an engine that was killed.
-// So its directory says on which port it runs, and the next start with that directory adopts it. Who owns it is told by
-// a named connection that the engine holds open: unlike a pid in a file, that ends when the engine ends, however it ends.
+// It runs in a process group of its own: Ctrl-C in a terminal reaches the whole foreground group, and Redis
+// must outlive the engine's own stop, which still commits. The price is that it also outlives an engine that
+// was killed. So its directory says on which port it runs, and the next start with that directory adopts it.
+// Who owns it is told by a named connection that the engine holds open: unlike a pid in a file, that ends
+// when the engine ends, however it ends.
 import { spawn } from 'node:child_process';
 import { mkdir, readFile, realpath, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
@@ -17,7 +18,10 @@ export interface EmbeddedOptions {
   readonly port: number;
   /** Where its data, log and port file are; made if it is not there. */
   readonly dir: string;
-  /** Default true: every write survives a crash of the machine but for the last second. False: nothing is kept. */
+  /**
+   * Default true: every write survives a crash of the machine but for the last second. False: nothing is
+   * kept.
+   */
   readonly appendonly?: boolean;
   /** How long to wait for the server, loading its data included. Default 60 s. */
   readonly startMsMax?: number;
@@ -105,7 +109,10 @@ function connection(port: number): Redis {
   });
 }
 
-/** Opens it and asks for the server's directory. Rejects with the reason, which ioredis tells by an event only. */
+/**
+ * Opens it and asks for the server's directory. Rejects with the reason, which ioredis tells by an event
+ * only.
+ */
 async function openAndAskDir(redis: Redis): Promise<string | undefined> {
   let reason: Error | undefined;
   redis.on('error', (error: Error) => {
@@ -273,7 +280,9 @@ function isAlive(pid: number): boolean {
   }
 }
 
-/** SHUTDOWN writes and syncs the append-only file. An adopted server is no child of ours: its pid is polled. */
+/**
+ * SHUTDOWN writes and syncs the append-only file. An adopted server is no child of ours: its pid is polled.
+ */
 async function endServer(owner: Redis, pid: number, stopMsMax: number): Promise<void> {
   const giveUpAt = performance.now() + stopMsMax;
   // The reply to SHUTDOWN is the end of the connection; a server that hangs does not even give that.

@@ -1,4 +1,5 @@
-// A real redis-server for a test: its own process, port and directory. Ends with the test process, at the latest.
+// A real redis-server for a test: its own process, port and directory. Ends with the test process, at the
+// latest.
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -27,7 +28,9 @@ export interface TestRedis {
   readonly ca: string;
   /** A new ioredis connection, closed by stop(). */
   connect(): Redis;
-  /** SIGKILL: what was not on disk is lost. restart() brings the server back on the same port and directory. */
+  /**
+   * SIGKILL: what was not on disk is lost. restart() brings the server back on the same port and directory.
+   */
   kill(): Promise<void>;
   restart(): Promise<void>;
   /** Ends it and removes its directory. */

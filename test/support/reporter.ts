@@ -1,5 +1,5 @@
-// A short report: a line for each file, every failure in full, and at the end one line that a script can read:
-// "N passed, N failed" and ", N skipped" where there are any.
+// A short report: a line for each file, every failure in full, and at the end one line that a script can
+// read: "N passed, N failed" and ", N skipped" where there are any.
 import { relative } from 'node:path';
 import { stripVTControlCharacters } from 'node:util';
 import type { Reporter, SerializedError, TestModule } from 'vitest/node';
