@@ -316,7 +316,7 @@ test('via http: tensors as the metadata names them, status codes counted', async
   expect([...paths]).toEqual(['/v2/models/m/versions/3/infer']);
   expect(bodies[0]!.inputs).toEqual([
     { name: 'tempo', datatype: 'FP64', shape: [1, 1], data: [120] },
-    { name: 'name', datatype: 'BYTES', shape: [1, 1], data: ['é'] },
+    { name: 'name', datatype: 'BYTES', shape: [1], data: ['é'] },
     { name: 'tags', datatype: 'BYTES', shape: [1, 2], data: ['a', 'b'] },
   ]);
 });

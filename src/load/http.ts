@@ -102,10 +102,10 @@ export function oipInputs(data: Readonly<Record<string, unknown>>, inputs: reado
   return Object.entries(data).map(([name, value]) => {
     const known = inputs.find((input) => input.name === name);
     const values = (Array.isArray(value) ? value : [value]).flat(10) as unknown[];
-    // Free dimensions, the batch among them, are all one but the last free one of a list.
-    const shape = known === undefined ? [] : known.shape.slice(1);
-    const fixed = shape.length > 0 && shape.every((size) => size > 0);
-    const rowShape = fixed ? shape : Array.isArray(value) ? [values.length] : [1];
+    // A list of free length is as long as it is; the metadata's first dimension is the batch.
+    const row = known?.shape.slice(1) ?? [-1];
+    const fixed = row.every((size) => size > 0);
+    const rowShape = fixed ? row : Array.isArray(value) ? [values.length] : [];
     return {
       name,
       datatype: known?.datatype ?? datatypeOf(values[0]),

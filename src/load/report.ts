@@ -41,6 +41,14 @@ export function makeReport(
   const bad = account.errorCount + account.lost;
   const warnings: string[] = [];
   if (failure !== null) warnings.push(`the run ended early: ${failure}`);
+  if (account.answered === 0 && failure === null) {
+    const { stream, predictions } = options;
+    warnings.push(
+      options.via === 'stream'
+        ? `nothing was answered: does an engine read "${stream}" and add to "${predictions}" on this Redis?`
+        : 'nothing was answered',
+    );
+  }
   if (latenessMs.p99 > LATENESS_MS_MAX) {
     warnings.push(
       `the generator itself was the bottleneck: it sent up to ${ms(latenessMs.p99)} late (p99), which the` +
