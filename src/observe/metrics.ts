@@ -3,9 +3,10 @@
  * The registry is prom-client's, for its default process metrics (event loop lag, heap, garbage collection).
  */
 import { collectDefaultMetrics, type Metric, Registry } from 'prom-client';
+import { STAGES } from './figures.ts';
 import { cumulativeAt, type LatencyHistogram } from './histogram.ts';
 import type { Sources } from './sources.ts';
-import { STAGES, STATUSES, type Totals } from './totals.ts';
+import { STATUSES, type Totals } from './totals.ts';
 
 /** Seconds; each is an exact edge of the latency buckets. 10 ms is the engine's target. */
 const LATENCY_LE = [

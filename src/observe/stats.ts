@@ -1,101 +1,23 @@
-/**
- * The console's live figures: the totals, differenced once a second and kept for two minutes. `Stats` is the JSON of
- * `GET /stats`; a place with nothing to show is null, never zero.
- */
+/** The console's live figures (figures.ts): the totals, differenced once a second and kept for two minutes. */
+
+import {
+  type ModelStats,
+  type Percentiles,
+  type Series,
+  SPANS,
+  type Span,
+  STAGES,
+  type Stats,
+} from './figures.ts';
 import { LATENCY_BUCKETS, percentilesMs } from './histogram.ts';
-import type { EngineState, ServedModel, Sources, StreamBacklog } from './sources.ts';
-import { BATCH_BUCKETS, type ModelWork, STAGES, type Stage, type Totals } from './totals.ts';
+import type { ServedModel, Sources, StreamBacklog } from './sources.ts';
+import { BATCH_BUCKETS, type ModelWork, type Totals } from './totals.ts';
 
 const POINTS = 120;
 /** The table of percentiles and the batch sizes look back so far: long enough to be steady, short enough to be live. */
 const WINDOW_POINTS = 10;
 const TICK_MS = 1000;
 const PERCENTS = [50, 90, 99, 100] as const;
-
-export type Span = Stage | 'total';
-const SPANS: readonly Span[] = ['total', ...STAGES];
-
-export interface Percentiles {
-  /** Events (push: predictions) in the window. */
-  readonly count: number;
-  /** Milliseconds, at most 1.6 % too high. */
-  readonly p50: number;
-  readonly p90: number;
-  readonly p99: number;
-  readonly max: number;
-}
-
-type Column = readonly (number | null)[];
-
-/** One value a second, oldest first, at most 120; all columns have the same length. Rates are per second. */
-export interface Series {
-  /** Unix seconds at the end of the second. */
-  readonly time: readonly number[];
-  /** Events read from streams, plus those received over sockets. */
-  readonly in: Column;
-  readonly ok: Column;
-  readonly invalid: Column;
-  readonly failed: Column;
-  /** Frames sent to subscribers. */
-  readonly pushed: Column;
-  /** Milliseconds from entry id or arrival to settlement, of the events settled in that second. */
-  readonly p50: Column;
-  readonly p90: Column;
-  readonly p99: Column;
-  /** 99th percentile of each stage. */
-  readonly wait: Column;
-  readonly queue: Column;
-  readonly infer: Column;
-  readonly commit: Column;
-  readonly push: Column;
-  /** Entries nobody has read, over all streams; null while not known of any one. */
-  readonly unread: Column;
-  readonly pending: Column;
-  readonly inflight: Column;
-  /** Share of worker time, 0 to 1. */
-  readonly busy: Column;
-}
-
-export interface ModelStats extends ServedModel {
-  /** Over the last ten seconds. */
-  readonly eventsPerSecond: number;
-  /** Null when it ran nothing in that time. */
-  readonly batchRowsMean: number | null;
-  readonly runUsPerRow: number | null;
-}
-
-export interface Stats {
-  /** Unix milliseconds. */
-  readonly now: number;
-  readonly uptimeMs: number;
-  readonly state: EngineState;
-  readonly reasons: readonly string[];
-  readonly workers: number;
-  readonly connections: number;
-  readonly inflightRows: number;
-  /** Since the start. */
-  readonly totals: {
-    readonly in: number;
-    readonly ok: number;
-    readonly invalid: number;
-    readonly failed: number;
-    readonly duplicate: number;
-    readonly pushed: number;
-    readonly held: number;
-    readonly dropped: number;
-  };
-  readonly series: Series;
-  /** Seconds that `latency` and `batches` look back. */
-  readonly windowSeconds: number;
-  readonly latency: Readonly<Record<Span, Percentiles | null>>;
-  /** Batches by size: `counts[i]` of at most `rows[i]` rows and more than `rows[i - 1]`; the last also takes larger ones. */
-  readonly batches: { readonly rows: readonly number[]; readonly counts: readonly number[] };
-  readonly streams: readonly StreamBacklog[];
-  readonly models: readonly ModelStats[];
-  readonly notices: readonly { readonly level: string; readonly code: string; readonly count: number }[];
-  /** What others added, such as `demo`. */
-  readonly sections: Readonly<Record<string, unknown>>;
-}
 
 export interface StatsOptions {
   readonly totals: Totals;

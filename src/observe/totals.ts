@@ -23,10 +23,8 @@ import {
   type ReadReport,
   type SettleReport,
 } from './channels.ts';
+import type { Stage } from './figures.ts';
 import { LatencyHistogram } from './histogram.ts';
-
-export const STAGES = ['wait', 'queue', 'infer', 'commit', 'push'] as const;
-export type Stage = (typeof STAGES)[number];
 
 export const STATUSES = ['ok', 'invalid', 'failed'] as const;
 export type Status = (typeof STATUSES)[number];
