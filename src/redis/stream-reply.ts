@@ -37,6 +37,8 @@ export interface StreamReplyOptions {
 
 const INCOMPLETE = -1;
 const NIL = -1;
+/** Lengths of replies have at most ten digits; more would not be a safe integer. */
+const DIGITS_MAX = 15;
 
 export class StreamReplyParser {
   readonly #options: StreamReplyOptions;
@@ -88,10 +90,12 @@ export class StreamReplyParser {
         continue;
       }
       let next: number;
+      const left = this.#left;
       if (this.#left === NIL) next = this.#head(buffer, at, end);
       else if (this.#oversizeId !== null) next = this.#skip(buffer, at, end);
       else next = this.#one(buffer, at, end);
-      if (this.refused || (next === at && this.#left !== 0 && !this.#skipped())) return next;
+      // An oversize entry that is reported again takes no byte, but is one entry less.
+      if (this.refused || (next === at && this.#left === left)) return next;
       at = next;
     }
     return at;
@@ -233,14 +237,17 @@ export class StreamReplyParser {
     return at;
   }
 
-  /** Reads `<type><digits>\r\n` at `at` and sets #next behind it; null while incomplete. */
+  /**
+   * Reads `<type><digits>\r\n` at `at` and sets #next behind it; null while incomplete. Only an array may be nil: a
+   * string below zero would send the cursor back.
+   */
   #number(buffer: Buffer, at: number, end: number, type: number): number | null {
     if (at >= end) return null;
     if (buffer[at] !== type) throw new Error(`expected byte 0x${type.toString(16)}, got 0x${buffer[at]?.toString(16)}`);
     let i = at + 1;
     let value = 0;
     let sign = 1;
-    if (i < end && buffer[i] === 0x2d) {
+    if (i < end && buffer[i] === 0x2d && type === 0x2a) {
       sign = -1;
       i += 1;
     }
@@ -249,6 +256,7 @@ export class StreamReplyParser {
       if (digit < 0 || digit > 9) break;
       value = value * 10 + digit;
     }
+    if (i - at > DIGITS_MAX) throw new Error('a length is out of range');
     if (i + 1 >= end) return null;
     if (buffer[i] !== 13 || buffer[i + 1] !== 10) throw new Error('a length is not a number');
     this.#next = i + 2;
