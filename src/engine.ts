@@ -7,7 +7,9 @@
  */
 import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
+import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import { createBackend } from './backend.ts';
 import { followWallClock, nowMs } from './clock.ts';
 import type { Config } from './config.ts';
@@ -175,6 +177,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
   parts.add(setInterval(tick, TICK_MS), clearInterval);
 
   // gateway
+  let gateway: Gateway | null = null;
   const tails = [...new Set(partitions.map(({ predictions }) => predictions))].map((stream) => {
     const tail = new PredictionTail({
       endpoint,
@@ -203,14 +206,14 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     metrics: () => metrics.render(),
     stats: () => stats.snapshot(),
   });
-  let gateway: Gateway | null = null;
-  gateway = parts.add(await openGateway(config, backend, options), (g) => g.drain());
+  const opened = parts.add(await openGateway(config, backend, options), (g) => g.drain());
+  gateway = opened;
   for (const reader of readers) reader.start();
   state = 'running';
 
   return {
     backend,
-    url: gateway.url,
+    url: opened.url,
     redisUrl,
     problems: allProblems,
     /** Intake, queue, inference, commits, sockets; then a hard stop by a deadline. */
@@ -219,7 +222,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
       const lateMs = performance.now() + limits.stopMsMax;
       await Promise.race([Promise.all(readers.map((reader) => reader.stop())), sleep(limits.stopMsMax)]);
       while (intake.rowsInFlight > 0 && performance.now() < lateMs) await sleep(1);
-      if (gateway.connections > 0) await sleep(LAST_PUSH_MS);
+      if (opened.connections > 0) await sleep(LAST_PUSH_MS);
       const left = intake.rowsInFlight;
       state = 'stopped';
       await parts.abandon();
@@ -232,6 +235,19 @@ async function openRedis({ redis }: Config, parts: Parts): Promise<{ endpoint: R
   if (redis.kind === 'url') return { endpoint: parseEndpoint(redis.url, redis), redisUrl: redis.url };
   const server = parts.add(await startEmbedded(redis), (s) => s.stop());
   return { endpoint: parseEndpoint(server.url), redisUrl: server.url };
+}
+
+function openGateway(config: Config, backend: Backend, { routes = {} }: EngineOptions): Promise<Gateway> {
+  const here = (path: string) => fileURLToPath(new URL(path, import.meta.url));
+  return startGateway({
+    ...config.gateway,
+    limits: config.limits,
+    backend,
+    staticDir: here('./console/'),
+    mounts: { '/vendor/uplot/': dirname(fileURLToPath(import.meta.resolve('uplot'))) },
+    routes,
+    now: nowMs,
+  });
 }
 
 function noModel(path: string, problems: readonly ModelProblem[]): SubitoError {
