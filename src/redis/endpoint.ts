@@ -1,5 +1,6 @@
 /** Where a Redis server is and how to be let in: one description for the control client and for the hot sockets. */
 import { readFileSync } from 'node:fs';
+import { isIP } from 'node:net';
 import { SubitoError } from '../errors.ts';
 
 /** How the configuration says it; the tls values are paths of PEM files. */
@@ -20,6 +21,7 @@ export interface RedisEndpoint {
     readonly ca: string | undefined;
     readonly cert: string | undefined;
     readonly key: string | undefined;
+    /** '' for an address: the certificate is then checked against the address, and no name is asked for. */
     readonly servername: string;
   } | null;
 }
@@ -40,7 +42,7 @@ export function parseEndpoint(url: string, options: EndpointOptions = {}): Redis
     db: Number(parsed.pathname.slice(1) || 0),
     tls:
       parsed.protocol === 'rediss:'
-        ? { ca: pem(ca), cert: pem(cert), key: pem(key), servername: servername ?? host }
+        ? { ca: pem(ca), cert: pem(cert), key: pem(key), servername: servername ?? (isIP(host) > 0 ? '' : host) }
         : null,
   };
 }

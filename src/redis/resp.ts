@@ -150,6 +150,7 @@ export function readLineReply(buffer: Buffer, from: number, end: number): LineRe
     case 0x24: {
       // $
       const length = Number(text);
+      if (!Number.isSafeInteger(length)) throw new Error(`"${text}" is no length of a reply`);
       if (length < 0) return { kind: 'nil', text: '', next };
       if (next + length + 2 > end) return null;
       return { kind: 'ok', text: buffer.toString('utf8', next, next + length), next: next + length + 2 };

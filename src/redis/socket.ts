@@ -194,7 +194,8 @@ export class RedisSocket {
       this.#buffer.copy(grown, 0, 0, this.#end);
       this.#buffer = grown;
     }
-    return this.#buffer.subarray(this.#end);
+    // Half a buffer at a time: whatever waits behind a hold then fits, and the buffer doubles once at the most.
+    return this.#buffer.subarray(this.#end, this.#end + this.#options.bufferBytes / 2);
   }
 
   #append(chunk: Buffer): void {
