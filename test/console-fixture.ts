@@ -1,6 +1,6 @@
 /**
- * A stand-in for the engine behind the pages: the files of src/console, and figures that are the same in every run.
- * The figures come from the real totals on a simulated clock, so that their shape is the real one.
+ * A stand-in for the engine behind the pages: the files of src/console, and figures that are the same in
+ * every run. The figures come from the real totals on a simulated clock, so that their shape is the real one.
  */
 import { readFile } from 'node:fs/promises';
 import { createServer, type ServerResponse } from 'node:http';
@@ -98,6 +98,8 @@ export function cannedStats(): Stats {
     guesses: 4321,
     hitAt10: 0.412,
     baselineHitAt10: 0.214,
+    setOpeners: { guesses: 310, hitAt1: 0.09, hitAt10: 0.27, baselineHitAt10: 0.12 },
+    shows: 'Shows are simulated from real set lists.',
   }));
   channels.notice.publish({ level: 'warn', code: 'CLAIMED', message: 'took over 3 entries' });
   for (let second = 0; second < 100; second++) {
@@ -117,6 +119,12 @@ export function guessesAfter(heard: number): [string, number][] {
   });
 }
 
+/** As the model's handler encodes them. */
+function outputsOf(guesses: readonly [string, number][]) {
+  const ten = guesses.slice(0, 10);
+  return { songs: ten.map(([title]) => title), probabilities: ten.map(([, chance]) => chance) };
+}
+
 function listener(key: string, via: 'redis' | 'websocket', heard: number) {
   const made = Array.from({ length: heard + 1 }, (_, after) => ({
     after,
@@ -133,7 +141,7 @@ function speak(socket: WebSocket, frame: Record<string, unknown>): void {
   if (t === 'hello') send({ t: 'welcome', id, conn: 'c1', now: 0, exp: 0, ping: 25_000, max: 16_384 });
   if (t === 'sub') {
     send({ t: 'subd', id, ch: frame['ch'], e: 'k', seq: 0, recovered: false, replayed: 0 });
-    const d = { top: [['Live from the socket', 0.5], ...guessesAfter(6)].slice(0, 10) };
+    const d = outputsOf([['Live from the socket', 0.5], ...guessesAfter(6)]);
     send({ t: 'pred', ch: frame['ch'], sid: '1-0', seq: 1, conf: 0, model: 'next-track@3', st: 'ok', d });
   }
   if (t === 'event') {
@@ -142,7 +150,7 @@ function speak(socket: WebSocket, frame: Record<string, unknown>): void {
       send({ t: 'error', id, code: 107, msg: 'invalid_event', path: 'songs' });
       return;
     }
-    const d = { top: guessesAfter(songs.length) };
+    const d = outputsOf(guessesAfter(songs.length));
     send({ t: 'pred', id, re: frame['eid'], model: 'next-track@3', st: 'ok', ms: { q: 0.2, i: 0.4 }, d });
   }
 }

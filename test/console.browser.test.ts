@@ -57,7 +57,10 @@ async function plotted(): Promise<Record<string, { length: number; last: (number
   });
 }
 
-/** Pixels of the plot's canvas that are not blank. (Text, because the browser's types are not those of the tests.) */
+/**
+ * Pixels of the plot's canvas that are not blank. (Text, because the browser's types are not those of the
+ * tests.)
+ */
 const inked = (selector: string) =>
   page.evaluate<number>(`(() => {
     const canvas = document.querySelector('${selector} canvas');

@@ -134,7 +134,7 @@ test('a settled batch becomes exact series', async () => {
   expect(value('subito_notices_total{level="warn",code="REDIS_UNREACHABLE"}')).toBe(1);
 });
 
-test('states: an unknown backlog is left out, not zero; busy is the share since the last scrape', async () => {
+test('states: an unknown backlog is left out, not zero; busy is since the last scrape', async () => {
   totals = new Totals();
   let nowMs = 5000;
   const metrics = createMetrics({ totals, sources, now: () => nowMs, process: false });

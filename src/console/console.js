@@ -11,6 +11,8 @@ import { LivePlot } from './plots.js';
  * @property {number} [guesses]
  * @property {number | null} [hitAt10] share of songs that were among the model's ten guesses
  * @property {number | null} [baselineHitAt10] the same for the most played songs
+ * @property {{ guesses: number, hitAt10: number | null }} [setOpeners] first songs of a set, counted apart
+ * @property {string} [shows] how the shows come about
  */
 
 const POLL_MS = 1000;
@@ -192,17 +194,20 @@ function showDemo({ sections }) {
   const demo = /** @type {Demo | undefined} */ (sections['demo']);
   byId('demo').hidden = demo === undefined;
   if (demo === undefined) return;
-  const { guesses = 0, listeners = 0, hitAt10 = null, baselineHitAt10 = null } = demo;
+  const { guesses = 0, listeners = 0, hitAt10 = null, baselineHitAt10 = null, setOpeners, shows = '' } = demo;
   text('demo-hit', percent(hitAt10, 1));
   text('demo-base', percent(baselineHitAt10, 1));
   byId('demo-hit-bar').style.setProperty('--share', String(hitAt10 ?? 0));
   byId('demo-base-bar').style.setProperty('--share', String(baselineHitAt10 ?? 0));
-  const heard = `${count(listeners)} simulated listeners follow real concerts.`;
   const so =
     guesses === 0
-      ? 'No song guessed yet.'
-      : `How often the next song was among ten guesses, of ${count(guesses)}:`;
-  text('demo-hint', `${heard} ${so}`);
+      ? 'No song has been guessed yet.'
+      : `How often the next song of a set was among the ten guesses, of ${count(guesses)}:`;
+  text('demo-hint', `${count(listeners)} simulated listeners. ${shows} ${so}`);
+  const openers = setOpeners?.guesses
+    ? `The first song of a set is harder and counted apart: ${percent(setOpeners.hitAt10, 1)}. `
+    : '';
+  text('demo-openers', openers);
 }
 
 /** @param {string} state @param {readonly string[]} reasons @param {string} [said] */

@@ -1,4 +1,6 @@
-/** One simulated listener, followed live: songs and ranks from /demo/listeners, predictions over the socket. */
+/**
+ * One simulated listener, followed live: songs and ranks from /demo/listeners, predictions over the socket.
+ */
 import { byId, make, percent, text } from './dom.js';
 import { badge, guessesOf, showGuesses } from './guesses.js';
 

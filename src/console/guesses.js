@@ -4,17 +4,15 @@ import { make, percent } from './dom.js';
 /** @typedef {readonly [title: string, probability: number]} Guess */
 
 /**
- * What a prediction of the next-track model holds: `top`, most probable first, as pairs or as maps.
+ * What a prediction of the next-track model holds: titles, likeliest first, and their probabilities.
  * @param {Record<string, unknown> | undefined} outputs
  * @returns {Guess[]}
  */
 export function guessesOf(outputs) {
-  const top = outputs?.['top'];
-  if (!Array.isArray(top)) return [];
-  return top.slice(0, 10).map((entry) => {
-    if (Array.isArray(entry)) return [String(entry[0]), Number(entry[1])];
-    return [String(entry.title ?? entry.song), Number(entry.p ?? entry.probability)];
-  });
+  const songs = outputs?.['songs'];
+  const probabilities = outputs?.['probabilities'];
+  if (!Array.isArray(songs) || !Array.isArray(probabilities)) return [];
+  return songs.slice(0, 10).map((title, at) => [String(title), Number(probabilities[at] ?? 0)]);
 }
 
 /**
@@ -43,7 +41,8 @@ export function showGuesses(host, guesses, pick = null) {
 }
 
 /**
- * How the model did on a song: its rank among the guesses (1 is best), null for not among them, undefined for no guess.
+ * How the model did on a song: its rank among the guesses (1 is best), null for not among them, undefined for
+ * no guess.
  * @param {number | null | undefined} rank
  */
 export function badge(rank) {

@@ -138,7 +138,9 @@ export class LivePlot {
     this.#rebuild();
   }
 
-  /** @param {readonly (readonly (number | null)[])[]} columns one per line, a value a second, the last is now */
+  /**
+   * @param {readonly (readonly (number | null)[])[]} columns one per line, a value a second, the last is now
+   */
   show(columns) {
     this.#columns = columns.map((column) => [...column]);
     if (this.#plot === null) this.#rebuild();

@@ -1,6 +1,7 @@
 /**
- * The page's WebSocket to the engine: the client's side of the push protocol (gateway/PROTOCOL.md), as far as two
- * figures on a page need it. It reconnects by itself and subscribes again; the SDK in src/client does more.
+ * The page's WebSocket to the engine: the client's side of the push protocol (gateway/PROTOCOL.md), as far as
+ * two figures on a page need it. It reconnects by itself and subscribes again; the SDK in src/client does
+ * more.
  */
 
 /**

@@ -42,7 +42,8 @@ export interface SettleReport {
   readonly arrivedMs: Float64Array;
   /**
    * Likewise: when the row's bytes lay in the slab, which parts waiting in Redis from waiting for a worker.
-   * Left out for direct rows (they arrive and lie there at once); left out otherwise, all of it counts as waiting.
+   * Left out for direct rows (they arrive and lie there at once); left out otherwise, all of it counts as
+   * waiting.
    */
   readonly readMs?: Float64Array | undefined;
   /** Unix milliseconds, with fractions: when the slab was taken by a worker, came back, and was settled. */

@@ -1,6 +1,6 @@
 /**
- * The JSON of `GET /stats`, as the console's page reads it (in a browser: nothing of Node may be imported here).
- * A place with nothing to show is null, never zero.
+ * The JSON of `GET /stats`, as the console's page reads it (in a browser: nothing of Node may be imported
+ * here). A place with nothing to show is null, never zero.
  */
 import type { EngineState, ServedModel, StreamBacklog } from './sources.ts';
 
@@ -83,7 +83,10 @@ export interface Stats {
   /** Seconds that `latency` and `batches` look back. */
   readonly windowSeconds: number;
   readonly latency: Readonly<Record<Span, Percentiles | null>>;
-  /** Batches by size: `counts[i]` of at most `rows[i]` rows and more than `rows[i - 1]`; the last also takes larger ones. */
+  /**
+   * Batches by size: `counts[i]` of at most `rows[i]` rows and more than `rows[i - 1]`; the last also takes
+   * larger ones.
+   */
   readonly batches: { readonly rows: readonly number[]; readonly counts: readonly number[] };
   readonly streams: readonly StreamBacklog[];
   readonly models: readonly ModelStats[];

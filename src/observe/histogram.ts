@@ -1,10 +1,11 @@
 /**
- * Counts of durations in log-linear buckets (as HdrHistogram lays them out): 64 buckets for each doubling, so a
- * percentile is at most 1.6 % too high. Recording is a shift and an increment; hdr-histogram-js does the same job in
- * 150 ns, more than the rest of the engine may spend on an event (bench: 3 ns here, same machine, same values).
+ * Counts of durations in log-linear buckets (as HdrHistogram lays them out): 64 buckets for each doubling, so
+ * a percentile is at most 1.6 % too high. Recording is a shift and an increment; hdr-histogram-js does the
+ * same job in 150 ns, more than the rest of the engine may spend on an event (bench: 3 ns here, same machine,
+ * same values).
  *
- * One unit is 10 ms / 8192: so 10 ms, its halvings and doublings, and 15, 25, 75, 100, 250 and 500 ms, 1, 2.5, 5 and
- * 10 s are exact edges, and a Prometheus `le` of 10 ms counts exactly the events within 10 ms.
+ * One unit is 10 ms / 8192: so 10 ms, its halvings and doublings, and 15, 25, 75, 100, 250 and 500 ms, 1,
+ * 2.5, 5 and 10 s are exact edges, and a Prometheus `le` of 10 ms counts exactly the events within 10 ms.
  */
 const UNITS_PER_MS = 819.2;
 const LINEAR = 128;
@@ -14,7 +15,9 @@ const UNITS_MAX = 2 ** 31 - 1;
 
 export const LATENCY_BUCKETS = 1664;
 
-/** The bucket of a duration: bucket i holds durations in (edge(i - 1), edge(i)]. Not a number counts as zero. */
+/**
+ * The bucket of a duration: bucket i holds durations in (edge(i - 1), edge(i)]. Not a number counts as zero.
+ */
 export function latencyBucket(ms: number): number {
   if (!(ms > 0)) return 0;
   const scaled = ms * UNITS_PER_MS;
@@ -47,7 +50,10 @@ export class LatencyHistogram {
     this.sumMs += span * times;
   }
 
-  /** One event for each of the first `rows` starts; all ended at `endMs`. A start in the future counts as zero. */
+  /**
+   * One event for each of the first `rows` starts; all ended at `endMs`. A start in the future counts as
+   * zero.
+   */
   recordUntil(startsMs: Float64Array, rows: number, endMs: number): void {
     const counts = this.counts;
     let sumMs = 0;
@@ -77,8 +83,9 @@ export class LatencyHistogram {
 }
 
 /**
- * Percentiles of bucket counts in one pass: for each of `percents` (ascending, above 0 and up to 100) the edge of the
- * bucket that holds the event of that rank, in milliseconds. NaN for all when there are no events.
+ * Percentiles of bucket counts in one pass: for each of `percents` (ascending, above 0 and up to 100) the
+ * edge of the bucket that holds the event of that rank, in milliseconds. NaN for all when there are no
+ * events.
  */
 export function percentilesMs(counts: Float64Array, percents: readonly number[]): number[] {
   let total = 0;

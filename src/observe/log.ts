@@ -1,15 +1,19 @@
 /**
- * The log: what the stages say to the operator on the notice channel. Text on a terminal, JSON lines otherwise.
+ * The log: what the stages say to the operator on the notice channel. Text on a terminal, JSON lines
+ * otherwise.
  *
- * A code is written at once the first time. Then it is quiet for ten seconds, counting; if anything was counted, the
- * last message goes out with the count, and the next ten seconds begin. A quiet period without a repeat ends it: the
- * next message of that code is written at once again. So a storm costs six lines a minute and code.
+ * A code is written at once the first time. Then it is quiet for ten seconds, counting; if anything was
+ * counted, the last message goes out with the count, and the next ten seconds begin. A quiet period without a
+ * repeat ends it: the next message of that code is written at once again. So a storm costs six lines a minute
+ * and code.
  */
 import { createHash } from 'node:crypto';
 import { channels, type NoticeReport } from './channels.ts';
 
 const QUIET_MS = 10_000;
-/** Codes are a finite set; should someone compute them, the oldest are forgotten (and written at once again). */
+/**
+ * Codes are a finite set; should someone compute them, the oldest are forgotten (and written at once again).
+ */
 const CODES_MAX = 200;
 
 export interface LogOptions {
@@ -18,7 +22,9 @@ export interface LogOptions {
   readonly text: boolean;
   /** Unix milliseconds. */
   readonly now: () => number;
-  /** Calls back once after `ms`; a timer that does not keep the process alive, unless a test brings its own. */
+  /**
+   * Calls back once after `ms`; a timer that does not keep the process alive, unless a test brings its own.
+   */
   readonly after?: (ms: number, fn: () => void) => () => void;
 }
 
@@ -53,7 +59,9 @@ export function redact(message: string): string {
 
 const LEVEL_COLOUR = { info: '\x1b[36m', warn: '\x1b[33m', error: '\x1b[31m' } as const;
 
-/** One line, without its end. `repeats` is how many messages of the code this one stands for beyond itself. */
+/**
+ * One line, without its end. `repeats` is how many messages of the code this one stands for beyond itself.
+ */
 function format(notice: NoticeReport, repeats: number, timeMs: number, text: boolean): string {
   const time = new Date(timeMs).toISOString();
   const message = redact(notice.message);

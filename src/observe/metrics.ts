@@ -1,6 +1,7 @@
 /**
- * The Prometheus page. Nothing here runs between scrapes: each family renders its values from the totals when asked.
- * The registry is prom-client's, for its default process metrics (event loop lag, heap, garbage collection).
+ * The Prometheus page. Nothing here runs between scrapes: each family renders its values from the totals when
+ * asked. The registry is prom-client's, for its default process metrics (event loop lag, heap, garbage
+ * collection).
  */
 import { collectDefaultMetrics, type Metric, Registry } from 'prom-client';
 import { STAGES } from './figures.ts';

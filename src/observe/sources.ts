@@ -1,4 +1,7 @@
-/** Figures that are states, not events: whoever owns one passes a way to ask for it. Asked each second and scrape. */
+/**
+ * Figures that are states, not events: whoever owns one passes a way to ask for it. Asked each second and
+ * scrape.
+ */
 
 export interface StreamBacklog {
   readonly stream: string;

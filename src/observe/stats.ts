@@ -1,4 +1,6 @@
-/** The console's live figures (figures.ts): the totals, differenced once a second and kept for two minutes. */
+/**
+ * The console's live figures (figures.ts): the totals, differenced once a second and kept for two minutes.
+ */
 
 import {
   type ModelStats,
@@ -14,7 +16,10 @@ import type { ServedModel, Sources, StreamBacklog } from './sources.ts';
 import { BATCH_BUCKETS, type ModelWork, type Totals } from './totals.ts';
 
 const POINTS = 120;
-/** The table of percentiles and the batch sizes look back so far: long enough to be steady, short enough to be live. */
+/**
+ * The table of percentiles and the batch sizes look back so far: long enough to be steady, short enough to be
+ * live.
+ */
 const WINDOW_POINTS = 10;
 const TICK_MS = 1000;
 const PERCENTS = [50, 90, 99, 100] as const;
@@ -24,7 +29,9 @@ export interface StatsOptions {
   readonly sources: Sources;
   /** Unix milliseconds. */
   readonly now: () => number;
-  /** Calls back every `ms` until the returned function is called; a timer unless a test brings its own clock. */
+  /**
+   * Calls back every `ms` until the returned function is called; a timer unless a test brings its own clock.
+   */
   readonly every?: (ms: number, fn: () => void) => () => void;
 }
 
@@ -136,7 +143,10 @@ class Feed {
     return { in: readRows + directRows, ok, invalid, failed, pushed: pushed.sent };
   }
 
-  /** Closes a second. A late tick (the loop was blocked) makes one point over the whole time, rates still right. */
+  /**
+   * Closes a second. A late tick (the loop was blocked) makes one point over the whole time, rates still
+   * right.
+   */
   tick(): void {
     const { totals, sources, now } = this.#options;
     const nowMs = now();

@@ -1,6 +1,6 @@
 /**
- * Everything counted since the start, in plain numbers. The one subscriber of the stages' channels that works per
- * batch; metrics.ts renders it at a scrape, stats.ts takes its difference every second.
+ * Everything counted since the start, in plain numbers. The one subscriber of the stages' channels that works
+ * per batch; metrics.ts renders it at a scrape, stats.ts takes its difference every second.
  *
  * The life of an event, by the clock of the main thread (Redis's clock for entry ids):
  *
@@ -13,7 +13,8 @@
  *   commit  from there until Redis has confirmed the settlement, or a direct answer was handed over;
  *   push    from the entry id of a prediction until its frames are handed to the sockets: one per prediction.
  *
- * For every event wait + queue + infer + commit = total. Rows that somebody else had settled count in the times too.
+ * For every event wait + queue + infer + commit = total. Rows that somebody else had settled count in the
+ * times too.
  */
 import {
   channels,
@@ -29,7 +30,10 @@ import { LatencyHistogram } from './histogram.ts';
 export const STATUSES = ['ok', 'invalid', 'failed'] as const;
 export type Status = (typeof STATUSES)[number];
 
-/** Batches by size: place i counts batches of at most 2^i rows (and more than 2^(i-1)); the last takes all above. */
+/**
+ * Batches by size: place i counts batches of at most 2^i rows (and more than 2^(i-1)); the last takes all
+ * above.
+ */
 export const BATCH_BUCKETS = 12;
 /** Distinct codes and levels of notices that are counted; more fall together. */
 const NOTICES_MAX = 100;
