@@ -32,7 +32,9 @@ export function createBackend(options: BackendOptions): Backend {
   const defaultModel = partitions[0]?.model ?? (lanes.length === 1 ? (lanes[0] as ModelLane).name : '');
   const laneOf = (name: string) => lanes.find((lane) => lane.name === name || lane.label === name);
   let flushing = false;
-  /** Frames that arrive together make one batch: the workers are given work once the sockets have been read. */
+  /**
+   * Frames that arrive together make one batch: the workers are given work once the sockets have been read.
+   */
   const flushSoon = () => {
     if (flushing) return;
     flushing = true;
@@ -82,7 +84,9 @@ function refusal(status: Answer['status'], detail: string, retryMs: number): Ans
 
 function unknownModel({ model }: DirectEvent, infos: readonly ModelInfo[]): string {
   const names = infos.map(({ name }) => name).join(', ') || 'none';
-  return model === '' ? `model: missing; served are ${names}` : `model: "${model}" is not served; served are ${names}`;
+  return model === ''
+    ? `model: missing; served are ${names}`
+    : `model: "${model}" is not served; served are ${names}`;
 }
 
 function entryFields({ key, model, event, data, deadlineMs }: StreamEvent): (string | Buffer)[] {

@@ -1,6 +1,6 @@
 /**
- * Unix milliseconds with fractions. Entry ids carry the server's wall clock, so waiting times need ours; `Date.now` is
- * too coarse for them, and the clock since process start does not see the wall clock being set.
+ * Unix milliseconds with fractions. Entry ids carry the server's wall clock, so waiting times need ours;
+ * `Date.now` is too coarse for them, and the clock since process start does not see the wall clock being set.
  */
 let offsetMs = performance.timeOrigin;
 /** Less than this is rounding of `Date.now`, not a clock that was set. */

@@ -1,7 +1,9 @@
 /**
- * The engine: the four stages wired together in the order in which an event passes them, and stopped in that order.
+ * The engine: the four stages wired together in the order in which an event passes them, and stopped in that
+ * order.
  *
- *   ingest (readers) -> schedule (intake, batcher, runner) -> infer (pool) -> publish (committer, tail) -> gateway
+ *   ingest (readers) -> schedule (intake, batcher, runner) -> infer (pool) -> publish (committer, tail) ->
+ *   gateway
  *
  * The stages do not import one another; what one needs of another it is handed here.
  */
@@ -63,7 +65,9 @@ const TICK_MS = 1000;
 /** What the tail has not pushed this long after the last commit, it will not push. */
 const LAST_PUSH_MS = 50;
 
-/** Starts everything, in flow order; resolves when the first event can be served. Rejects with a SubitoError. */
+/**
+ * Starts everything, in flow order; resolves when the first event can be served. Rejects with a SubitoError.
+ */
 export async function startEngine(config: Config, options: EngineOptions = {}): Promise<Engine> {
   const parts = new Parts();
   try {
@@ -102,7 +106,9 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
   const starting = startPool({ specs, threads, providers, slabArenaBytes: limits.slabArenaBytes });
   parts.add(starting, async (started) => (await started.catch(() => null))?.stop());
   const { endpoint, redisUrl } = await openRedis(config, parts);
-  const control = parts.add(await connectControl({ endpoint, commandMsMax: limits.redisCommandMsMax }), (c) => c.close());
+  const control = parts.add(await connectControl({ endpoint, commandMsMax: limits.redisCommandMsMax }), (c) =>
+    c.close(),
+  );
   for (const { name, group } of partitions) await control.createGroup(name, group);
   const pool = await starting;
   const allProblems = [...problems, ...pool.problems];
@@ -226,12 +232,16 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
       const left = intake.rowsInFlight;
       state = 'stopped';
       await parts.abandon();
-      if (left > 0) throw new SubitoError('STOP_TIMEOUT', `${left} events were not settled in ${limits.stopMsMax} ms`);
+      if (left > 0)
+        throw new SubitoError('STOP_TIMEOUT', `${left} events were not settled in ${limits.stopMsMax} ms`);
     },
   };
 }
 
-async function openRedis({ redis }: Config, parts: Parts): Promise<{ endpoint: RedisEndpoint; redisUrl: string }> {
+async function openRedis(
+  { redis }: Config,
+  parts: Parts,
+): Promise<{ endpoint: RedisEndpoint; redisUrl: string }> {
   if (redis.kind === 'url') return { endpoint: parseEndpoint(redis.url, redis), redisUrl: redis.url };
   const server = parts.add(await startEmbedded(redis), (s) => s.stop());
   return { endpoint: parseEndpoint(server.url), redisUrl: server.url };
@@ -252,7 +262,9 @@ function openGateway(config: Config, backend: Backend, { routes = {} }: EngineOp
 
 function noModel(path: string, problems: readonly ModelProblem[]): SubitoError {
   const reasons = problems.map(({ model, message }) => `\n  ${model}: ${message}`).join('');
-  return new SubitoError('ENGINE_NO_MODEL', `no model to serve under ${path}${reasons}`, { detail: problems });
+  return new SubitoError('ENGINE_NO_MODEL', `no model to serve under ${path}${reasons}`, {
+    detail: problems,
+  });
 }
 
 function intakeStream(partition: StreamPartition, lanes: readonly ModelLane[]): IntakeStream {
@@ -266,8 +278,8 @@ function intakeStream(partition: StreamPartition, lanes: readonly ModelLane[]): 
 }
 
 /**
- * The same for every start on this machine until it boots, so that an engine that was killed finds again what it had
- * been given. Engines side by side may share it: what one of them settles, the other's commit skips.
+ * The same for every start on this machine until it boots, so that an engine that was killed finds again what
+ * it had been given. Engines side by side may share it: what one of them settles, the other's commit skips.
  */
 function consumerName(): string {
   let boot = '0';
@@ -279,7 +291,11 @@ function consumerName(): string {
   return `${hostname()}-${boot}-0`;
 }
 
-function stateOf(state: EngineState, committer: Committer, readers: readonly StreamReader[]): ReturnType<Sources['state']> {
+function stateOf(
+  state: EngineState,
+  committer: Committer,
+  readers: readonly StreamReader[],
+): ReturnType<Sources['state']> {
   if (state !== 'running') return { state, reasons: [`the engine is ${state}`] };
   const reasons: string[] = [];
   if (!committer.connected) reasons.push('the committer is not connected to Redis');

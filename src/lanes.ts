@@ -1,4 +1,7 @@
-/** The memory of the engine: for each served model its slabs, as a lane of the batcher. Allocated once, at start. */
+/**
+ * The memory of the engine: for each served model its slabs, as a lane of the batcher. Allocated once, at
+ * start.
+ */
 import type { ModelInfo } from './gateway/backend.ts';
 import type { LoadedModel, ModelSpec } from './infer/protocol.ts';
 import type { Limits } from './limits.ts';
@@ -7,7 +10,10 @@ import type { Batcher, Lane } from './schedule/batcher.ts';
 import type { ModelLane } from './schedule/intake.ts';
 import { slabLayout } from './schedule/slab.ts';
 
-/** Beside the ones that run: one that fills, one that is being settled, one in reserve of either, one for requests. */
+/**
+ * Beside the ones that run: one that fills, one that is being settled, one in reserve of either, one for
+ * requests.
+ */
 const BATCHES_BESIDE_RUNNING = 4;
 const REJECT_BATCHES = 3;
 const REJECT_ROWS = 128;
@@ -56,7 +62,10 @@ export function buildLanes({ batcher, specs, loaded, threads, limits }: LanesOpt
   return { models, infos, rejects: batcher.addLane('', rejects, false) };
 }
 
-/** The batcher keeps the lane it made; what the other stages need to know of its model is added to the same object. */
+/**
+ * The batcher keeps the lane it made; what the other stages need to know of its model is added to the same
+ * object.
+ */
 function modelLane(lane: Lane<Batch>, spec: ModelSpec, found: LoadedModel): ModelLane {
   const label = `${spec.name}@${spec.version}`;
   const sized = found.inputs.every(({ rowBytes }) => rowBytes > 0);

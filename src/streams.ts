@@ -1,4 +1,6 @@
-/** The configured streams as Redis knows them: one entry per partition, each with its own predictions stream. */
+/**
+ * The configured streams as Redis knows them: one entry per partition, each with its own predictions stream.
+ */
 import type { StreamConfig } from './config.ts';
 
 export interface StreamPartition extends StreamConfig {
@@ -6,7 +8,9 @@ export interface StreamPartition extends StreamConfig {
   readonly index: number;
 }
 
-/** One partition uses the names as they stand; more append `:{i}`, so that all keys of one share a hash slot. */
+/**
+ * One partition uses the names as they stand; more append `:{i}`, so that all keys of one share a hash slot.
+ */
 export function partitionStreams(streams: readonly StreamConfig[]): StreamPartition[] {
   const partitions: StreamPartition[] = [];
   for (const stream of streams) {

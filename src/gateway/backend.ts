@@ -66,7 +66,10 @@ export interface Backend {
   model(name: string): ModelInfo | undefined;
   /** Calls back exactly once, possibly before it returns. */
   infer(event: DirectEvent, answer: (answer: Answer) => void): void;
-  /** Appends to the first input stream; resolves with the entry id once Redis has it. Rejects with a SubitoError. */
+  /**
+   * Appends to the first input stream; resolves with the entry id once Redis has it. Rejects with a
+   * SubitoError.
+   */
   append(event: StreamEvent): Promise<string>;
   /** True while anyone is subscribed: the tail of the predictions stream runs only then. */
   wantPredictions(wanted: boolean): void;

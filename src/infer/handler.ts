@@ -1,6 +1,7 @@
 /**
- * What a model's optional `handler.ts` exports: how a named event becomes tensor rows and how output rows become a
- * prediction. It runs in the worker thread. `handler.fields` is what clients see as the model's inputs.
+ * What a model's optional `handler.ts` exports: how a named event becomes tensor rows and how output rows
+ * become a prediction. It runs in the worker thread. `handler.fields` is what clients see as the model's
+ * inputs.
  */
 import type { Dtype } from '../schedule/slab.ts';
 

@@ -1,20 +1,22 @@
 /**
- * Reads one input stream for its consumer group: XREADGROUP on a connection of its own, the reply parsed in place.
+ * Reads one input stream for its consumer group: XREADGROUP on a connection of its own, the reply parsed in
+ * place.
  *
- * It asks for no more entries than there are free rows (`demand`), so the backlog stays in Redis. A row may still be
- * missing when an entry arrives, because batches leave before they are full; then the reader stops receiving in front of
- * that entry until `kick`.
+ * It asks for no more entries than there are free rows (`demand`), so the backlog stays in Redis. A row may
+ * still be missing when an entry arrives, because batches leave before they are full; then the reader stops
+ * receiving in front of that entry until `kick`.
  *
- * States: idle (no demand) -> reading (one XREADGROUP out) -> idle ...; `held` within reading while an entry waits for a
- * row. After every connect it first reads what this consumer had been given before (`recovering`): entries whose reply
- * was lost with the old connection or the old process. What is in hand already is then seen twice, and settled once,
- * because the commit acknowledges first.
+ * States: idle (no demand) -> reading (one XREADGROUP out) -> idle ...; `held` within reading while an entry
+ * waits for a row. After every connect it first reads what this consumer had been given before
+ * (`recovering`): entries whose reply was lost with the old connection or the old process. What is in hand
+ * already is then seen twice, and settled once, because the commit acknowledges first.
  */
+
+import { channels } from '../observe/channels.ts';
 import type { RedisEndpoint } from '../redis/endpoint.ts';
 import { encodeCommand } from '../redis/resp.ts';
 import { RedisSocket } from '../redis/socket.ts';
 import { type EntryColumns, StreamReplyParser } from '../redis/stream-reply.ts';
-import { channels } from '../observe/channels.ts';
 
 export interface ReaderOptions {
   readonly endpoint: RedisEndpoint;
@@ -91,7 +93,10 @@ export class StreamReader {
     else this.#read();
   }
 
-  /** Asks for nothing more. Resolves when no reply is outstanding: every entry that Redis gave out has been taken. */
+  /**
+   * Asks for nothing more. Resolves when no reply is outstanding: every entry that Redis gave out has been
+   * taken.
+   */
   stop(): Promise<void> {
     this.#stopping = true;
     if (!this.#reading || !this.#socket.isOpen) return Promise.resolve();
@@ -117,7 +122,11 @@ export class StreamReader {
     this.#parser.reset();
     this.#options.flush();
     this.#endStop();
-    channels.notice.publish({ level: 'warn', code: 'READER_DISCONNECTED', message: `${this.#options.stream}: ${reason}` });
+    channels.notice.publish({
+      level: 'warn',
+      code: 'READER_DISCONNECTED',
+      message: `${this.#options.stream}: ${reason}`,
+    });
   }
 
   #read(): void {
@@ -130,7 +139,18 @@ export class StreamReader {
     this.#bytesInReply = 0;
     const block = this.#cursor === '>' ? ['BLOCK', blockMs] : [];
     this.#socket.write(
-      encodeCommand(['XREADGROUP', 'GROUP', group, consumer, 'COUNT', count, ...block, 'STREAMS', stream, this.#cursor]),
+      encodeCommand([
+        'XREADGROUP',
+        'GROUP',
+        group,
+        consumer,
+        'COUNT',
+        count,
+        ...block,
+        'STREAMS',
+        stream,
+        this.#cursor,
+      ]),
     );
   }
 
@@ -173,7 +193,11 @@ export class StreamReader {
     this.#reading = false;
     this.#endStop();
     if (message.startsWith('UNBLOCKED')) return;
-    channels.notice.publish({ level: 'warn', code: 'READER_REFUSED', message: `${this.#options.stream}: ${message}` });
+    channels.notice.publish({
+      level: 'warn',
+      code: 'READER_REFUSED',
+      message: `${this.#options.stream}: ${message}`,
+    });
     const again = () => setTimeout(() => this.#read(), RETRY_MS);
     if (message.startsWith('NOGROUP')) this.#options.createGroup().then(again, again);
     else again();

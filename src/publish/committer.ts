@@ -1,10 +1,11 @@
 /**
  * Settles batches in Redis: predictions and dead letters, on a connection of its own, many batches at a time.
  *
- * A batch's commands are written into the batch itself and stay there until every one is answered. After a reconnect all
- * unanswered ones are sent again: whatever had been carried out is acknowledged already, so the script skips it. An error
- * of the server (OOM, READONLY, a key of the wrong type) is retried for as long as it lasts; the batch keeps its rows
- * meanwhile, no rows are free, and reading stops. That is the backpressure.
+ * A batch's commands are written into the batch itself and stay there until every one is answered. After a
+ * reconnect all unanswered ones are sent again: whatever had been carried out is acknowledged already, so the
+ * script skips it. An error of the server (OOM, READONLY, a key of the wrong type) is retried for as long as
+ * it lasts; the batch keeps its rows meanwhile, no rows are free, and reading stops. That is the
+ * backpressure.
  */
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
@@ -42,7 +43,10 @@ interface Command {
 
 const load = (file: string) => readFileSync(new URL(`../redis/lua/${file}`, import.meta.url), 'utf8');
 const sha1 = (text: string) => createHash('sha1').update(text).digest('hex');
-/** A refused settlement is tried again after this long: errors of the server pass in seconds, not in microseconds. */
+/**
+ * A refused settlement is tried again after this long: errors of the server pass in seconds, not in
+ * microseconds.
+ */
 const RETRY_MS = 50;
 const DETAIL_BYTES_MAX = 500;
 
@@ -97,8 +101,9 @@ export class Committer {
   }
 
   /**
-   * Settles a batch that came back from a worker. `record` is the stream whose predictions also take the batch's direct
-   * rows, or null. Calls `onSettled` when done; before it returns when there was nothing to tell Redis.
+   * Settles a batch that came back from a worker. `record` is the stream whose predictions also take the
+   * batch's direct rows, or null. Calls `onSettled` when done; before it returns when there was nothing to
+   * tell Redis.
    */
   settle(batch: Batch, model: string, record: number | null): void {
     batch.commands.reset();
@@ -160,7 +165,8 @@ export class Committer {
   #writeDeadletters(batch: Batch, stream: number): void {
     const { rows, table, origin, commands } = batch;
     const dead = (row: number) =>
-      origin[row] === stream && (batch.layout === null || table[row * ROW_COLUMNS + ROW.result] !== RESULT.ok);
+      origin[row] === stream &&
+      (batch.layout === null || table[row * ROW_COLUMNS + ROW.result] !== RESULT.ok);
     let count = 0;
     for (let row = 0; row < rows; row += 1) if (dead(row)) count += 1;
     if (count === 0) return;
@@ -240,10 +246,13 @@ export class Committer {
   }
 }
 
-/** Entry id, or arrival, to the moment a worker took the row. Clocks of two machines may disagree: never negative. */
+/**
+ * Entry id, or arrival, to the moment a worker took the row. Clocks of two machines may disagree: never
+ * negative.
+ */
 export function waitUs(batch: Batch, row: number): number {
   const us = Math.round((batch.dispatchedMs - (batch.arrivedMs[row] as number)) * 1000);
-  return us < 0 ? 0 : us > 0x7fff_ffff ? 0x7fff_ffff : us;
+  return Math.max(0, Math.min(us, 0x7fff_ffff));
 }
 
 /** Why a row has no prediction. */
@@ -251,8 +260,5 @@ export function rowDetail(batch: Batch, row: number): string {
   if (batch.layout === null) return batch.details[row] as string;
   const at = row * ROW_COLUMNS;
   const offset = batch.table[at + ROW.outOffset] as number;
-  return batch.outputs.toString('utf8', 
-    offset,
-    offset + (batch.table[at + ROW.outLength] as number),
-  );
+  return batch.outputs.toString('utf8', offset, offset + (batch.table[at + ROW.outLength] as number));
 }

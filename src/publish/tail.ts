@@ -1,6 +1,6 @@
 /**
- * Follows a predictions stream while anyone is subscribed: what it hands on is committed, whichever engine committed it.
- * It starts behind the last entry at that moment and then misses none, over reconnects too.
+ * Follows a predictions stream while anyone is subscribed: what it hands on is committed, whichever engine
+ * committed it. It starts behind the last entry at that moment and then misses none, over reconnects too.
  *
  * States: off -> placing (asks for the last entry id) -> following (one XREAD out at a time) -> off.
  */
@@ -66,7 +66,11 @@ export class PredictionTail {
       onBytes: (buffer, start, end) => this.#parser.parse(buffer, start, end),
       onClose: (reason) => {
         this.#reading = false;
-        channels.notice.publish({ level: 'warn', code: 'TAIL_DISCONNECTED', message: `${options.stream}: ${reason}` });
+        channels.notice.publish({
+          level: 'warn',
+          code: 'TAIL_DISCONNECTED',
+          message: `${options.stream}: ${reason}`,
+        });
       },
     });
   }
@@ -103,7 +107,9 @@ export class PredictionTail {
     if (!this.#wanted || this.#reading || this.#lastId === null || !this.#socket.isOpen) return;
     this.#reading = true;
     const { countMax, blockMs, stream } = this.#options;
-    this.#socket.write(encodeCommand(['XREAD', 'COUNT', countMax, 'BLOCK', blockMs, 'STREAMS', stream, this.#lastId]));
+    this.#socket.write(
+      encodeCommand(['XREAD', 'COUNT', countMax, 'BLOCK', blockMs, 'STREAMS', stream, this.#lastId]),
+    );
   }
 
   #onEntry(buffer: Buffer, entry: EntryColumns): boolean {
@@ -126,7 +132,8 @@ export class PredictionTail {
       status: text(STATUS),
       event: text(EVENT),
       source: text(SOURCE),
-      outputs: start < 0 ? buffer.subarray(0, 0) : buffer.subarray(start, entry.fields[2 * OUTPUTS + 1] as number),
+      outputs:
+        start < 0 ? buffer.subarray(0, 0) : buffer.subarray(start, entry.fields[2 * OUTPUTS + 1] as number),
       waitUs: Number(text(WAIT)),
       inferUs: Number(text(INFER)),
     });

@@ -1,6 +1,7 @@
 /**
- * The control connection: everything said to Redis that is not hot. Reading, committing and following have connections
- * of their own, because a waiting XREADGROUP or a long script would hold up whatever comes behind it.
+ * The control connection: everything said to Redis that is not hot. Reading, committing and following have
+ * connections of their own, because a waiting XREADGROUP or a long script would hold up whatever comes behind
+ * it.
  */
 import { Redis } from 'ioredis';
 import { SubitoError } from '../errors.ts';
@@ -9,11 +10,17 @@ import type { StreamBacklog } from '../observe/sources.ts';
 import type { RedisEndpoint } from './endpoint.ts';
 
 export interface Control {
-  /** Makes the stream and its consumer group where they are missing; a new group starts at the stream's beginning. */
+  /**
+   * Makes the stream and its consumer group where they are missing; a new group starts at the stream's
+   * beginning.
+   */
   createGroup(stream: string, group: string): Promise<void>;
   /** Id of the last entry; '0' for an empty or missing stream. */
   lastId(stream: string): Promise<string>;
-  /** Appends an entry; resolves with its id. Never sent twice: after a lost connection the outcome is an error. */
+  /**
+   * Appends an entry; resolves with its id. Never sent twice: after a lost connection the outcome is an
+   * error.
+   */
   append(stream: string, fields: readonly (string | Buffer)[]): Promise<string>;
   backlog(stream: string, group: string): Promise<StreamBacklog>;
   unblock(clientId: string): void;
@@ -26,12 +33,14 @@ export interface ControlOptions {
   readonly commandMsMax: number;
 }
 
-/** Connects and checks that the server is one that Subito can use. Rejects with REDIS_UNREACHABLE or REDIS_UNUSABLE. */
+/**
+ * Connects and checks that the server is one that Subito can use. Rejects with REDIS_UNREACHABLE or
+ * REDIS_UNUSABLE.
+ */
 export async function connectControl({ endpoint, commandMsMax }: ControlOptions): Promise<Control> {
-  const { host, port, username, password, db, tls } = endpoint;
+  const { host, port, path, username, password, db, tls } = endpoint;
   const redis = new Redis({
-    host,
-    port,
+    ...(path === null ? { host, port } : { path }),
     db,
     ...(username === '' ? {} : { username }),
     ...(password === '' ? {} : { password }),
@@ -56,18 +65,25 @@ export async function connectControl({ endpoint, commandMsMax }: ControlOptions)
     redis.disconnect();
     if (cause instanceof SubitoError) throw cause;
     const text = reason || (cause instanceof Error ? cause.message : String(cause));
-    throw new SubitoError('REDIS_UNREACHABLE', `cannot use Redis at ${host}:${port}: ${text}`, { cause });
+    throw new SubitoError('REDIS_UNREACHABLE', `cannot use Redis at ${path ?? `${host}:${port}`}: ${text}`, {
+      cause,
+    });
   }
   return controlOf(redis);
 }
 
-/** Scripts rely on `#!lua` (refused as a whole under OOM), and backlog on a group's lag: both came with 7.0. */
+/**
+ * Scripts rely on `#!lua` (refused as a whole under OOM), and backlog on a group's lag: both came with 7.0.
+ */
 const SERVER_MAJOR_MIN = 7;
 
 async function checkServer(redis: Redis): Promise<void> {
   const version = /redis_version:(\S+)/.exec(await redis.info('server'))?.[1] ?? '';
   if (Number.parseInt(version, 10) >= SERVER_MAJOR_MIN) return;
-  throw new SubitoError('REDIS_TOO_OLD', `Redis is version ${version || 'unknown'}; ${SERVER_MAJOR_MIN}.0 is needed`);
+  throw new SubitoError(
+    'REDIS_TOO_OLD',
+    `Redis is version ${version || 'unknown'}; ${SERVER_MAJOR_MIN}.0 is needed`,
+  );
 }
 
 function controlOf(redis: Redis): Control {

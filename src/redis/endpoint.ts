@@ -1,4 +1,7 @@
-/** Where a Redis server is and how to be let in: one description for the control client and for the hot sockets. */
+/**
+ * Where a Redis server is and how to be let in: one description for the control client and for the hot
+ * sockets.
+ */
 import { readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { SubitoError } from '../errors.ts';
@@ -7,10 +10,17 @@ import { SubitoError } from '../errors.ts';
 export interface EndpointOptions {
   readonly username?: string;
   readonly password?: string;
-  readonly tls?: { readonly ca?: string; readonly cert?: string; readonly key?: string; readonly servername?: string };
+  readonly tls?: {
+    readonly ca?: string;
+    readonly cert?: string;
+    readonly key?: string;
+    readonly servername?: string;
+  };
 }
 
 export interface RedisEndpoint {
+  /** Path of a Unix socket; null: host and port. */
+  readonly path: string | null;
   readonly host: string;
   readonly port: number;
   readonly username: string;
@@ -27,22 +37,30 @@ export interface RedisEndpoint {
 }
 
 /**
- * Reads `redis://user:password@host:port/db`, or `rediss://` for TLS. Files named in `tls` are read here, so that a
- * missing one is an error at start and not at the first reconnect. The configuration has checked the URL's form.
+ * Reads `redis://user:password@host:port/db`, `rediss://` for TLS, or `unix:///path?db=0`. Files named in `tls` are read here, so that a
+ * missing one is an error at start and not at the first reconnect. The configuration has checked the URL's
+ * form.
  */
 export function parseEndpoint(url: string, options: EndpointOptions = {}): RedisEndpoint {
   const parsed = new URL(url);
   const host = parsed.hostname.replace(/^\[|\]$/g, '') || '127.0.0.1';
   const { ca, cert, key, servername } = options.tls ?? {};
+  const unix = parsed.protocol === 'unix:';
   return {
+    path: unix ? decodeURIComponent(parsed.pathname) : null,
     host,
     port: Number(parsed.port || 6379),
     username: options.username ?? decodeURIComponent(parsed.username),
     password: options.password ?? decodeURIComponent(parsed.password),
-    db: Number(parsed.pathname.slice(1) || 0),
+    db: Number((unix ? parsed.searchParams.get('db') : parsed.pathname.slice(1)) || 0),
     tls:
       parsed.protocol === 'rediss:'
-        ? { ca: pem(ca), cert: pem(cert), key: pem(key), servername: servername ?? (isIP(host) > 0 ? '' : host) }
+        ? {
+            ca: pem(ca),
+            cert: pem(cert),
+            key: pem(key),
+            servername: servername ?? (isIP(host) > 0 ? '' : host),
+          }
         : null,
   };
 }

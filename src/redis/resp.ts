@@ -1,4 +1,6 @@
-/** Writing commands and reading short replies of the Redis protocol (RESP2), without an object per element. */
+/**
+ * Writing commands and reading short replies of the Redis protocol (RESP2), without an object per element.
+ */
 
 const CR = 13;
 const LF = 10;
@@ -109,7 +111,13 @@ export class CommandWriter {
 const COPY_LOOP_BYTES_MAX = 48;
 
 /** Copies without allocating: a loop for short runs, else one native copy. */
-export function copyBytes(source: Uint8Array, start: number, end: number, target: Uint8Array, at: number): void {
+export function copyBytes(
+  source: Uint8Array,
+  start: number,
+  end: number,
+  target: Uint8Array,
+  at: number,
+): void {
   if (end - start > COPY_LOOP_BYTES_MAX && source instanceof Buffer) {
     source.copy(target, at, start, end);
     return;
@@ -132,8 +140,8 @@ export interface LineReply {
 }
 
 /**
- * Reads a reply that is one line, or one short bulk string. Returns null while it is incomplete. Throws on a byte that
- * can start no such reply: the connection is out of step and must be dropped.
+ * Reads a reply that is one line, or one short bulk string. Returns null while it is incomplete. Throws on a
+ * byte that can start no such reply: the connection is out of step and must be dropped.
  */
 export function readLineReply(buffer: Buffer, from: number, end: number): LineReply | null {
   const cr = lineEnd(buffer, from, end);

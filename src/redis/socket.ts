@@ -1,11 +1,12 @@
 /**
- * A connection of its own for one hot loop: reader, committer or tail. It hands over received bytes where they lie
- * and leaves their meaning to the owner; the control client (ioredis) is kept for everything that is not hot.
+ * A connection of its own for one hot loop: reader, committer or tail. It hands over received bytes where
+ * they lie and leaves their meaning to the owner; the control client (ioredis) is kept for everything that is
+ * not hot.
  *
  * States: connecting -> greeting (AUTH, SELECT, CLIENT SETNAME and the owner's own commands, one reply each)
  *   -> open -> waiting (backoff with jitter) -> connecting ... -> closed.
- * Bytes are handed to the owner only while open. After a reconnect the owner starts afresh in `onOpen`: what it had
- * sent may or may not have been carried out.
+ * Bytes are handed to the owner only while open. After a reconnect the owner starts afresh in `onOpen`: what
+ * it had sent may or may not have been carried out.
  */
 import { connect as connectTcp, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
@@ -29,7 +30,9 @@ export interface RedisSocketOptions {
 
 const BACKOFF_MS_MIN = 20;
 const BACKOFF_MS_MAX = 1_000;
-/** A connect that has not finished by then is given up; Redis answers a greeting in well under a millisecond. */
+/**
+ * A connect that has not finished by then is given up; Redis answers a greeting in well under a millisecond.
+ */
 const CONNECT_MS_MAX = 5_000;
 
 export class RedisSocket {
@@ -102,10 +105,12 @@ export class RedisSocket {
     this.#start = 0;
     this.#end = 0;
     this.#held = false;
-    const where = { host: endpoint.host, port: endpoint.port };
+    const { host, port, path } = endpoint;
+    const where = path === null ? { host, port } : { path };
     let socket: Socket;
     if (endpoint.tls === null) {
-      // The kernel writes straight behind the bytes that are still waiting: no chunk objects, no concatenation.
+      // The kernel writes straight behind the bytes that are still waiting: no chunk objects, no
+      // concatenation.
       socket = connectTcp({
         ...where,
         noDelay: true,
@@ -136,7 +141,11 @@ export class RedisSocket {
     const { endpoint, name, greeting = [] } = this.#options;
     const commands: (readonly string[])[] = [];
     if (endpoint.password !== '') {
-      commands.push(endpoint.username === '' ? ['AUTH', endpoint.password] : ['AUTH', endpoint.username, endpoint.password]);
+      commands.push(
+        endpoint.username === ''
+          ? ['AUTH', endpoint.password]
+          : ['AUTH', endpoint.username, endpoint.password],
+      );
     }
     if (endpoint.db !== 0) commands.push(['SELECT', String(endpoint.db)]);
     commands.push(['CLIENT', 'SETNAME', name], ...greeting, ['CLIENT', 'ID']);
@@ -150,7 +159,10 @@ export class RedisSocket {
       const reply = readLineReply(this.#buffer, this.#start, this.#end);
       if (reply === null) return;
       // The reply's text may name the user, never the password.
-      if (reply.kind === 'error') return this.#lost(reply.text);
+      if (reply.kind === 'error') {
+        this.#lost(reply.text);
+        return;
+      }
       this.#start = reply.next;
       this.#repliesLeft -= 1;
       if (this.#repliesLeft === 0) this.clientId = reply.text;
@@ -175,9 +187,9 @@ export class RedisSocket {
   }
 
   /**
-   * Where the next bytes go: behind the waiting ones, which move to the front first when less than half of the buffer is
-   * left. Bytes move here only. Node asks for this place right after the last read, long before the next one, so
-   * nothing else may assume that the next bytes land anywhere but at #end.
+   * Where the next bytes go: behind the waiting ones, which move to the front first when less than half of
+   * the buffer is left. Bytes move here only. Node asks for this place right after the last read, long before
+   * the next one, so nothing else may assume that the next bytes land anywhere but at #end.
    */
   #space(): Buffer {
     if (this.#start >= this.#end) {
@@ -194,7 +206,8 @@ export class RedisSocket {
       this.#buffer.copy(grown, 0, 0, this.#end);
       this.#buffer = grown;
     }
-    // Half a buffer at a time: whatever waits behind a hold then fits, and the buffer doubles once at the most.
+    // Half a buffer at a time: whatever waits behind a hold then fits, and the buffer doubles once at the
+    // most.
     return this.#buffer.subarray(this.#end, this.#end + this.#options.bufferBytes / 2);
   }
 

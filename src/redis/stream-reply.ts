@@ -1,16 +1,20 @@
 /**
- * Columnar parser of XREADGROUP and XREAD replies (RESP2, one stream). It finds where each entry's known fields lie in
- * the receive buffer and tells the owner; it copies nothing and makes no object per entry.
+ * Columnar parser of XREADGROUP and XREAD replies (RESP2, one stream). It finds where each entry's known
+ * fields lie in the receive buffer and tells the owner; it copies nothing and makes no object per entry.
  *
- *   *1 [ *2 [ stream name, *N [ *2 [ id, *2K [ field, value, ... ] ] ... ] ] ]      or *-1 (nothing came in time)
+ *   *1 [ *2 [ stream name, *N [ *2 [ id, *2K [ field, value, ... ] ] ... ] ] ]      or *-1 (nothing came in
+ *   time)
  *
- * States: head -> entries -> head. An entry is offered only when it is complete; until then its bytes stay in the
- * buffer. One that is larger than `entryBytesMax` is never kept: `skip` walks over it as it arrives, and the owner is
- * told its id. The owner may refuse an entry for want of room: the parser then stops in front of it (`refused`).
+ * States: head -> entries -> head. An entry is offered only when it is complete; until then its bytes stay in
+ * the buffer. One that is larger than `entryBytesMax` is never kept: `skip` walks over it as it arrives, and
+ * the owner is told its id. The owner may refuse an entry for want of room: the parser then stops in front of
+ * it (`refused`).
  */
 import { lineEnd } from './resp.ts';
 
-/** Where the parts of one entry lie: valid during `onEntry`, all positions in the buffer handed to `parse`. */
+/**
+ * Where the parts of one entry lie: valid during `onEntry`, all positions in the buffer handed to `parse`.
+ */
 export interface EntryColumns {
   idStart: number;
   idEnd: number;
@@ -78,7 +82,10 @@ export class StreamReplyParser {
     this.refused = false;
   }
 
-  /** Takes what it can of bytes `start` to `end`; returns where it stopped. Throws when the bytes are no such reply. */
+  /**
+   * Takes what it can of bytes `start` to `end`; returns where it stopped. Throws when the bytes are no such
+   * reply.
+   */
   parse(buffer: Buffer, start: number, end: number): number {
     let at = start;
     this.refused = false;
@@ -127,7 +134,8 @@ export class StreamReplyParser {
     if (nameBytes === null || this.#next + nameBytes + 2 > end) return start;
     const entries = this.#number(buffer, this.#next + nameBytes + 2, end, 0x2a);
     if (entries === null) return start;
-    if (streams !== 1 || parts !== 2) throw new Error(`a reply of ${streams} streams of ${parts} parts was not asked for`);
+    if (streams !== 1 || parts !== 2)
+      throw new Error(`a reply of ${streams} streams of ${parts} parts was not asked for`);
     this.#left = Math.max(entries, 0);
     this.#entries = this.#left;
     return this.#next;
@@ -238,12 +246,13 @@ export class StreamReplyParser {
   }
 
   /**
-   * Reads `<type><digits>\r\n` at `at` and sets #next behind it; null while incomplete. Only an array may be nil: a
-   * string below zero would send the cursor back.
+   * Reads `<type><digits>\r\n` at `at` and sets #next behind it; null while incomplete. Only an array may be
+   * nil: a string below zero would send the cursor back.
    */
   #number(buffer: Buffer, at: number, end: number, type: number): number | null {
     if (at >= end) return null;
-    if (buffer[at] !== type) throw new Error(`expected byte 0x${type.toString(16)}, got 0x${buffer[at]?.toString(16)}`);
+    if (buffer[at] !== type)
+      throw new Error(`expected byte 0x${type.toString(16)}, got 0x${buffer[at]?.toString(16)}`);
     let i = at + 1;
     let value = 0;
     let sign = 1;

@@ -1,9 +1,10 @@
 /**
- * A slab together with what only the main thread needs to know of its rows: entry ids, keys, times, where each row came
- * from. Columns of typed arrays, allocated once; the path of a stream event makes no object.
+ * A slab together with what only the main thread needs to know of its rows: entry ids, keys, times, where
+ * each row came from. Columns of typed arrays, allocated once; the path of a stream event makes no object.
  */
-import { CommandWriter } from '../redis/resp.ts';
+
 import type { Answer } from '../gateway/backend.ts';
+import { CommandWriter } from '../redis/resp.ts';
 import { ROW_COLUMNS, type SlabLayout } from './slab.ts';
 
 /** Two 64-bit numbers and a dash. */
@@ -78,7 +79,8 @@ export class Batch {
     this.eventIdBytesMax = options.eventIdBytesMax;
     this.shared = layout === null ? null : new SharedArrayBuffer(layout.bytes);
     this.memory = this.shared === null ? Buffer.alloc(0) : Buffer.from(this.shared);
-    this.table = this.shared === null ? new Int32Array(0) : new Int32Array(this.shared, 0, rowsMax * ROW_COLUMNS);
+    this.table =
+      this.shared === null ? new Int32Array(0) : new Int32Array(this.shared, 0, rowsMax * ROW_COLUMNS);
     this.outputs = this.arenaOut;
     this.ids = Buffer.alloc(rowsMax * ID_BYTES_MAX);
     this.idBytes = new Uint8Array(rowsMax);

@@ -1,9 +1,11 @@
 /**
- * Work-conserving batching. A free worker takes the batch with the earliest deadline at once, however small; while all
- * workers are busy the batches fill. So an idle engine adds no delay, and a loaded one batches by itself.
+ * Work-conserving batching. A free worker takes the batch with the earliest deadline at once, however small;
+ * while all workers are busy the batches fill. So an idle engine adds no delay, and a loaded one batches by
+ * itself.
  *
- * A batch goes round: free -> open (takes rows) -> ready (full, or its arena is) -> running -> settling -> free. An open
- * batch may go to running directly. Each lane belongs to one model; at most one of its batches is open.
+ * A batch goes round: free -> open (takes rows) -> ready (full, or its arena is) -> running -> settling ->
+ * free. An open batch may go to running directly. Each lane belongs to one model; at most one of its batches
+ * is open.
  *
  * Pure: no clock, no IO; `dispatch` does the work. Sizes and deadlines are read from the batches themselves.
  */
@@ -26,7 +28,10 @@ export interface Lane<B extends Schedulable> {
   readonly ready: B[];
 }
 
-/** The last free batch of a lane is kept for requests that wait on a socket, so that a backlog cannot shut them out. */
+/**
+ * The last free batch of a lane is kept for requests that wait on a socket, so that a backlog cannot shut
+ * them out.
+ */
 const RESERVED_FOR_DIRECT = 1;
 
 export class Batcher<B extends Schedulable> {

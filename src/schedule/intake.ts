@@ -1,12 +1,12 @@
 /**
- * Puts events into batches: from the stream reader, straight out of its receive buffer, and from the gateway. What can
- * be judged without decoding the payload is judged here; a malformed event still takes a row, in the lane of rejected
- * events, so that it is settled like any other and cannot pile up.
+ * Puts events into batches: from the stream reader, straight out of its receive buffer, and from the gateway.
+ * What can be judged without decoding the payload is judged here; a malformed event still takes a row, in the
+ * lane of rejected events, so that it is settled like any other and cannot pile up.
  */
 import type { DirectEvent } from '../gateway/backend.ts';
 import { copyBytes } from '../redis/resp.ts';
 import type { EntryColumns } from '../redis/stream-reply.ts';
-import { type AnswerCallback, Batch, ID_BYTES_MAX, ORIGIN_DIRECT } from './batch.ts';
+import { type AnswerCallback, type Batch, ID_BYTES_MAX, ORIGIN_DIRECT } from './batch.ts';
 import type { Batcher, Lane } from './batcher.ts';
 import { ENCODING, FORM, ROW, ROW_COLUMNS, type TensorSpec } from './slab.ts';
 
@@ -141,7 +141,12 @@ export class Intake {
     batch.table[row * ROW_COLUMNS + ROW.encoding] = event.json ? ENCODING.json : ENCODING.msgpack;
     batch.idBytes[row] = 0;
     batch.keyBytes[row] = batch.keys.write(event.key, row * batch.keyBytesMax, batch.keyBytesMax, 'utf8');
-    batch.eventBytes[row] = batch.events.write(event.event, row * batch.eventIdBytesMax, batch.eventIdBytesMax, 'utf8');
+    batch.eventBytes[row] = batch.events.write(
+      event.event,
+      row * batch.eventIdBytesMax,
+      batch.eventIdBytesMax,
+      'utf8',
+    );
     batch.answers[row] = answer;
     const deadlineMs = event.deadlineMs || lane.deadlineMs || this.#options.deadlineMsDefault;
     this.#added(lane, batch, ORIGIN_DIRECT, nowMs, nowMs + deadlineMs);
@@ -196,10 +201,15 @@ export class Intake {
     const featuresBytes = valueBytes(fields, FEATURES);
     const dataBytes = valueBytes(fields, DATA);
     if (entry.unknownStart >= 0) {
-      const name = buffer.toString('utf8', entry.unknownStart, Math.min(entry.unknownEnd, entry.unknownStart + 64));
+      const name = buffer.toString(
+        'utf8',
+        entry.unknownStart,
+        Math.min(entry.unknownEnd, entry.unknownStart + 64),
+      );
       this.#reason = `${name}: unknown field of an entry; known are ${ENTRY_FIELDS.join(', ')}`;
     } else if (featuresBytes < 0 === dataBytes < 0) {
-      this.#reason = dataBytes < 0 ? 'data: missing; give features or data' : 'features: give features or data, not both';
+      this.#reason =
+        dataBytes < 0 ? 'data: missing; give features or data' : 'features: give features or data, not both';
     } else if (dataBytes > payloadBytesMax) {
       this.#reason = `data: ${dataBytes} bytes; at most ${payloadBytesMax} are taken`;
     } else if (featuresBytes >= 0 && lane.featuresBytes === 0) {
@@ -258,7 +268,8 @@ function equalBytes(buffer: Uint8Array, start: number, end: number, other: Uint8
 /** The milliseconds of an entry id, the part before the dash. */
 function idMs(buffer: Uint8Array, start: number, end: number): number {
   let value = 0;
-  for (let at = start; at < end && buffer[at] !== 0x2d; at += 1) value = value * 10 + (buffer[at] as number) - 48;
+  for (let at = start; at < end && buffer[at] !== 0x2d; at += 1)
+    value = value * 10 + (buffer[at] as number) - 48;
   return value;
 }
 

@@ -1,16 +1,18 @@
 /**
- * Takes a batch through the workers and on to its settlement; the one place where an event's fate is decided, on the
- * main thread. Written in the order in which things happen to a batch:
+ * Takes a batch through the workers and on to its settlement; the one place where an event's fate is decided,
+ * on the main thread. Written in the order in which things happen to a batch:
  *
- *   run -> answered (its worker is free again; direct rows get their answers) -> settle -> settled (its rows are free)
+ *   run -> answered (its worker is free again; direct rows get their answers) -> settle -> settled (its rows
+ *   are free)
  *
- * A worker that dies takes no event with it: its batch runs again, and when a worker dies on it a second time its rows
- * run one at a time, so that only the row that kills is given up.
+ * A worker that dies takes no event with it: its batch runs again, and when a worker dies on it a second time
+ * its rows run one at a time, so that only the row that kills is given up.
  */
-import { type Answer } from '../gateway/backend.ts';
-import { channels } from '../observe/channels.ts';
-import type { InferResult, InferTask } from '../infer/protocol.ts';
+
 import { nowMs } from '../clock.ts';
+import type { Answer } from '../gateway/backend.ts';
+import type { InferResult, InferTask } from '../infer/protocol.ts';
+import { channels } from '../observe/channels.ts';
 import { type Batch, ORIGIN_DIRECT } from './batch.ts';
 import type { Batcher, Lane } from './batcher.ts';
 import type { ModelLane } from './intake.ts';
@@ -117,7 +119,9 @@ export class BatchRunner {
         runUs += result.runUs;
       } catch (error) {
         table[at + ROW.result] = RESULT.failed;
-        part = Buffer.from(`the worker died on this event: ${error instanceof Error ? error.message : error}`);
+        part = Buffer.from(
+          `the worker died on this event: ${error instanceof Error ? error.message : error}`,
+        );
       }
       table[at + ROW.outOffset] = bytes;
       table[at + ROW.outLength] = part.length;

@@ -68,7 +68,10 @@ export const ROW = {
 } as const;
 export const ROW_COLUMNS = 8;
 
-/** How the event came: its tensor rows are in place, or its named fields lie in the arena (MessagePack or JSON). */
+/**
+ * How the event came: its tensor rows are in place, or its named fields lie in the arena (MessagePack or
+ * JSON).
+ */
 export const FORM = { features: 0, data: 1 } as const;
 export const ENCODING = { msgpack: 0, json: 1 } as const;
 export const RESULT = { ok: 0, invalid: 1, failed: 2 } as const;
@@ -78,8 +81,8 @@ const ALIGN = 64;
 const align = (n: number) => Math.ceil(n / ALIGN) * ALIGN;
 
 /**
- * Lays out a slab of `rows` rows. The input arena must take the largest single event and, for small events, about
- * one kilobyte a row; the output arena likewise for predictions (larger ones travel beside the slab).
+ * Lays out a slab of `rows` rows. The input arena must take the largest single event and, for small events,
+ * about one kilobyte a row; the output arena likewise for predictions (larger ones travel beside the slab).
  */
 export function slabLayout(
   inputs: readonly TensorSpec[],
