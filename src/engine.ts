@@ -103,7 +103,8 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
   // Redis and the models need each other's time, not each other.
   const { specs, problems } = scanModels(config.models.path, limits);
   const { providers } = config.workers;
-  const starting = startPool({ specs, threads, providers, slabArenaBytes: limits.slabArenaBytes });
+  const { slabArenaBytes, inferMsMax, modelLoadMsMax: loadMsMax } = limits;
+  const starting = startPool({ specs, threads, providers, slabArenaBytes, inferMsMax, loadMsMax });
   parts.add(starting, async (started) => (await started.catch(() => null))?.stop());
   const { endpoint, redisUrl } = await openRedis(config, parts);
   const control = parts.add(await connectControl({ endpoint, commandMsMax: limits.redisCommandMsMax }), (c) =>
