@@ -8,10 +8,17 @@ import { isFloat, product, store, type TensorData } from './tensors.ts';
 
 const reader = new MessagePackReader();
 
-/**
- * The map in `bytes[start, end)`: JSON when it begins with `{` or white space (no MessagePack map does), else
- * MessagePack. Throws InvalidEvent.
- */
+/** JSON begins with `{` or white space; no MessagePack map does. */
+function isJson(first: number | undefined): boolean {
+  return first === 0x7b || first === 0x20 || first === 0x0a || first === 0x0d || first === 0x09;
+}
+
+/** What the parsers throw, as an InvalidEvent of the whole event. */
+function malformed(error: unknown): InvalidEvent {
+  return error instanceof InvalidEvent ? error : new InvalidEvent('data', (error as Error).message);
+}
+
+/** The map in `bytes[start, end)`, JSON or MessagePack. Throws InvalidEvent. */
 export function parseData(
   bytes: Buffer<ArrayBufferLike>,
   view: DataView,
@@ -19,15 +26,13 @@ export function parseData(
   end: number,
 ): Record<string, unknown> {
   if (start === end) throw new InvalidEvent('data', 'must be a map of named fields, got nothing');
-  const first = bytes[start]!;
   try {
-    if (first !== 0x7b && first !== 0x20 && first !== 0x0a && first !== 0x0d && first !== 0x09)
-      return reader.map(bytes, view, start, end);
+    if (!isJson(bytes[start])) return reader.map(bytes, view, start, end);
     const value: unknown = JSON.parse(bytes.toString('utf8', start, end));
     if (typeof value === 'object' && value !== null && !Array.isArray(value))
       return value as Record<string, unknown>;
   } catch (error) {
-    throw new InvalidEvent('data', (error as Error).message);
+    throw malformed(error);
   }
   throw new InvalidEvent('data', 'must be a map of named fields');
 }
@@ -41,14 +46,15 @@ interface Field {
   /** Index in the row; -1: the field is the whole row. */
   readonly element: number;
   readonly fallback: number | bigint | string | undefined;
-  /** Objects inherit something of this name: only an own property counts. */
-  readonly inherited: boolean;
 }
 
 /** Decodes by the manifest's `fields`, or one field per input where it names none. */
 export class FieldDecoder {
   readonly #fields: readonly Field[];
-  readonly #names: ReadonlySet<string>;
+  readonly #byName: ReadonlyMap<string, number>;
+  /** The event that a field was last seen in, by number. */
+  readonly #seen: Float64Array;
+  #event = 0;
   /** Inputs that refuse NaN and infinities. */
   readonly #finite: readonly boolean[];
   readonly #inputs: readonly TensorSpec[];
@@ -59,8 +65,9 @@ export class FieldDecoder {
     const about = inputs.map((spec) => manifest.find((entry) => entry.name === spec.name));
     this.#finite = inputs.map((spec, i) => about[i]?.finite === true && isFloat(spec.dtype));
     this.#fields = inputs.flatMap((spec, input) => fieldsOf(spec, input, about[input]));
-    this.#names = new Set(this.#fields.map((field) => field.name));
-    if (this.#names.size < this.#fields.length) {
+    this.#byName = new Map(this.#fields.map((field, i) => [field.name, i]));
+    this.#seen = new Float64Array(this.#fields.length);
+    if (this.#byName.size < this.#fields.length) {
       const twice = this.#fields.find((field, i) => this.#fields.findIndex((f) => f.name === field.name) < i);
       throw new Error(`two fields are called ${twice?.name}; give each a name of its own`);
     }
@@ -76,30 +83,65 @@ export class FieldDecoder {
     }));
   }
 
-  /** Fills row `row` of `inputs`, cleared before. Throws InvalidEvent. */
-  decode(data: Record<string, unknown>, inputs: readonly TensorData[], row: number): void {
-    let found = 0;
-    for (const field of this.#fields) {
-      const { name, spec, dtype, element } = field;
-      let value = data[name];
-      if (field.inherited && !Object.hasOwn(data, name)) value = undefined;
-      else if (value !== undefined) found++;
-      const target = inputs[field.input]!;
-      const base = row * spec.elements;
-      if (value === undefined || value === null) {
-        if (field.fallback === undefined) throw new InvalidEvent(name, `is missing (${expected(dtype)})`);
-        store(target, base + element, spec.dtype, field.fallback);
-      } else if (element === -1) {
-        putRow(target, base, spec, value);
-      } else if (typeof value === 'number' && dtype === 'float32' && spec.dtype === 'float32') {
-        (target as Float32Array)[base + element] = value;
-      } else {
-        store(target, base + element, spec.dtype, coerce(dtype, value, name));
-      }
+  /** Fills row `row` of `inputs`, cleared before, from the event in `bytes[start, end)`. Throws InvalidEvent. */
+  decodeBytes(
+    bytes: Buffer<ArrayBufferLike>,
+    view: DataView,
+    start: number,
+    end: number,
+    inputs: readonly TensorData[],
+    row: number,
+  ): void {
+    if (start === end || isJson(bytes[start])) {
+      this.decode(parseData(bytes, view, start, end), inputs, row);
+      return;
     }
-    let keys = 0;
-    for (const _ in data) keys++;
-    if (keys > found) this.#refuseUnknown(data);
+    // Field by field, without an object in between: four times faster for an event of 64 fields.
+    this.#event++;
+    try {
+      const count = reader.begin(bytes, view, start, end);
+      for (let i = 0; i < count; i++) this.#put(i, reader.key(), reader.value(), inputs, row);
+      reader.finish();
+    } catch (error) {
+      throw malformed(error);
+    }
+    this.#fillMissing(inputs, row);
+  }
+
+  /** The same from an object. */
+  decode(data: Record<string, unknown>, inputs: readonly TensorData[], row: number): void {
+    this.#event++;
+    let i = 0;
+    for (const key of Object.keys(data)) this.#put(i++, key, data[key], inputs, row);
+    this.#fillMissing(inputs, row);
+  }
+
+  /** Most events bring their fields in the model's order: the field at `place` is tried first. */
+  #put(place: number, key: string, value: unknown, inputs: readonly TensorData[], row: number): void {
+    const index = this.#fields[place]?.name === key ? place : this.#byName.get(key);
+    if (index === undefined) throw this.#unknown(key);
+    // A null says nothing: it is as if the field were missing.
+    if (value === null || value === undefined) return;
+    const { input, spec, dtype, element, name } = this.#fields[index]!;
+    this.#seen[index] = this.#event;
+    const target = inputs[input]!;
+    const base = row * spec.elements;
+    if (element === -1) putRow(target, base, spec, value);
+    else if (typeof value === 'number' && dtype === 'float32' && spec.dtype === 'float32')
+      (target as Float32Array)[base + element] = value;
+    else store(target, base + element, spec.dtype, coerce(dtype, value, name));
+  }
+
+  #fillMissing(inputs: readonly TensorData[], row: number): void {
+    for (let i = 0; i < this.#fields.length; i++) {
+      if (this.#seen[i] === this.#event) continue;
+      const { name, dtype, spec, input, element, fallback } = this.#fields[i]!;
+      if (fallback === undefined) {
+        const wanted = element === -1 ? rowText(spec) : expected(dtype);
+        throw new InvalidEvent(name, `is missing; it must be ${wanted}`);
+      }
+      store(inputs[input]!, row * spec.elements + element, spec.dtype, fallback);
+    }
   }
 
   /** Refuses NaN and infinities in a row that is in place, however it came. Throws InvalidEvent. */
@@ -121,21 +163,17 @@ export class FieldDecoder {
     }
   }
 
-  #refuseUnknown(data: Record<string, unknown>): void {
-    for (const key of Object.keys(data)) {
-      if (this.#names.has(key)) continue;
-      const guess = nearest(key, [...this.#names]);
-      const shown = key.length > 64 ? `${key.slice(0, 61)}...` : key;
-      throw new InvalidEvent(shown, `is not a field of this model${guess ? `; did you mean ${guess}?` : ''}`);
-    }
+  #unknown(key: string): InvalidEvent {
+    const guess = nearest(key, [...this.#byName.keys()]);
+    const shown = key.length > 64 ? `${key.slice(0, 61)}...` : key;
+    return new InvalidEvent(shown, `is not a field of this model${guess ? `; did you mean ${guess}?` : ''}`);
   }
 }
 
 function fieldsOf(spec: TensorSpec, input: number, about: ManifestInput | undefined): Field[] {
-  const inherited = (name: string) => name in Object.prototype;
   if (about === undefined || about.fields.length === 0) {
     const { name, dtype } = spec;
-    return [{ name, input, spec, dtype, element: -1, fallback: undefined, inherited: inherited(name) }];
+    return [{ name, input, spec, dtype, element: -1, fallback: undefined }];
   }
   if (about.fields.length !== spec.elements) {
     const has = `${about.fields.length} fields`;
@@ -155,7 +193,7 @@ function fieldsOf(spec: TensorSpec, input: number, about: ManifestInput | undefi
         throw new Error(`inputs ${spec.name}: field ${name}: ${(error as Error).message}`);
       }
     }
-    return { name, input, spec, dtype, element, fallback, inherited: inherited(name) };
+    return { name, input, spec, dtype, element, fallback };
   });
 }
 

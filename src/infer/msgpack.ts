@@ -14,9 +14,8 @@ export class MessagePackError extends Error {
 /** Deeper than any tensor or event has a use for; keeps the recursion shallow. */
 const DEPTH_MAX = 32;
 
-/** Keys seen before, by a cheap hash: events of one model repeat theirs. */
-const KEY_SLOTS = 512;
-const KEY_BYTES_MAX = 48;
+/** Keys remembered from one event for the next. */
+const KEYS_MAX = 1024;
 
 export class MessagePackReader {
   #bytes: Buffer<ArrayBufferLike> = Buffer.alloc(0);
@@ -24,20 +23,40 @@ export class MessagePackReader {
   #at = 0;
   #end = 0;
   #depth = 0;
-  readonly #keys: (string | undefined)[] = new Array(KEY_SLOTS).fill(undefined);
+  /** The last event's keys in their order: the next event mostly has the same, and its strings need not be made. */
+  readonly #keys: string[] = [];
+  #keyCount = 0;
 
-  /** The map that lies in `bytes[start, end)`; `view` covers the same memory as `bytes`. */
-  map(bytes: Buffer<ArrayBufferLike>, view: DataView, start: number, end: number): Record<string, unknown> {
+  /**
+   * Begins the map that lies in `bytes[start, end)` and returns how many fields it holds: `key` and `value` read them
+   * in turn, `finish` makes sure that nothing is left. `view` covers the same memory as `bytes`.
+   */
+  begin(bytes: Buffer<ArrayBufferLike>, view: DataView, start: number, end: number): number {
     this.#bytes = bytes;
     this.#view = view;
     this.#at = start;
     this.#end = end;
     this.#depth = 0;
-    const value = this.#value();
-    if (this.#at !== end) throw new MessagePackError(`${end - this.#at} bytes follow the end of the map`);
-    if (typeof value !== 'object' || value === null || Array.isArray(value) || value instanceof Uint8Array)
-      throw new MessagePackError('must be a map of named fields');
-    return value as Record<string, unknown>;
+    this.#keyCount = 0;
+    const token = bytes[this.#take(1)]!;
+    let count: number;
+    if (token >= 0x80 && token < 0x90) count = token & 15;
+    else if (token === 0xde || token === 0xdf) count = this.#length(token - 0xdd);
+    else throw new MessagePackError('must be a map of named fields');
+    this.#enter(count * 2);
+    return count;
+  }
+
+  finish(): void {
+    const left = this.#end - this.#at;
+    if (left !== 0) throw new MessagePackError(`${left} bytes follow the end of the map`);
+  }
+
+  /** The whole map as an object. */
+  map(bytes: Buffer<ArrayBufferLike>, view: DataView, start: number, end: number): Record<string, unknown> {
+    const fields = this.#pairs(this.begin(bytes, view, start, end));
+    this.finish();
+    return fields;
   }
 
   /** Advances over `count` bytes and returns where they begin. */
@@ -48,7 +67,7 @@ export class MessagePackReader {
     return at;
   }
 
-  #value(): unknown {
+  value(): unknown {
     const token = this.#bytes[this.#take(1)]!;
     if (token < 0x80) return token;
     if (token < 0x90) return this.#fields(token & 15);
@@ -137,22 +156,26 @@ export class MessagePackReader {
   #items(count: number): unknown[] {
     this.#enter(count);
     const items: unknown[] = [];
-    for (let i = 0; i < count; i++) items.push(this.#value());
+    for (let i = 0; i < count; i++) items.push(this.value());
     this.#depth--;
     return items;
   }
 
   #fields(count: number): Record<string, unknown> {
     this.#enter(count * 2);
+    const fields = this.#pairs(count);
+    this.#depth--;
+    return fields;
+  }
+
+  #pairs(count: number): Record<string, unknown> {
     const fields: Record<string, unknown> = {};
     for (let i = 0; i < count; i++) {
-      const key = this.#key();
-      const value = this.#value();
+      const key = this.key();
       // Assigned, it would become the object's prototype instead of a field.
       if (key === '__proto__') throw new MessagePackError('no field may be called __proto__');
-      fields[key] = value;
+      fields[key] = this.value();
     }
-    this.#depth--;
     return fields;
   }
 
@@ -162,22 +185,18 @@ export class MessagePackReader {
     if (++this.#depth > DEPTH_MAX) throw new MessagePackError(`nested deeper than ${DEPTH_MAX} levels`);
   }
 
-  #key(): string {
+  key(): string {
     const token = this.#bytes[this.#take(1)]!;
     let length: number;
     if (token >= 0xa0 && token < 0xc0) length = token & 31;
     else if (token >= 0xd9 && token <= 0xdb) length = this.#length(token - 0xd9);
     else throw new MessagePackError('a key must be a string');
     const at = this.#take(length);
-    const bytes = this.#bytes;
-    if (length === 0 || length > KEY_BYTES_MAX) return bytes.toString('utf8', at, at + length);
-    const last = at + length - 1;
-    const hash = length * 31 + bytes[at]! * 7 + bytes[last]! * 131 + bytes[(at + last) >> 1]! * 17;
-    const slot = hash & (KEY_SLOTS - 1);
-    const known = this.#keys[slot];
-    if (known !== undefined && sameAscii(known, bytes, at, length)) return known;
-    const key = bytes.toString('utf8', at, at + length);
-    this.#keys[slot] = key;
+    const place = this.#keyCount++;
+    const known = this.#keys[place];
+    if (known !== undefined && sameAscii(known, this.#bytes, at, length)) return known;
+    const key = this.#bytes.toString('utf8', at, at + length);
+    if (place < KEYS_MAX && length < 128) this.#keys[place] = key;
     return key;
   }
 }
