@@ -40,7 +40,8 @@ const record = (into: Histogram, ms: number) =>
 function percentiles(of: Histogram): Percentiles {
   // An empty histogram would report its own bounds.
   if (of.totalCount === 0) return { count: 0, p50: 0, p90: 0, p99: 0, p999: 0, max: 0 };
-  const at = (percentile: number) => of.getValueAtPercentile(percentile) / 1000;
+  // It answers with the upper edge of a bucket, which may lie above the largest value in it.
+  const at = (percentile: number) => Math.min(of.getValueAtPercentile(percentile), of.maxValue) / 1000;
   return {
     count: of.totalCount,
     p50: at(50),

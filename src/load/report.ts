@@ -2,8 +2,9 @@
 import type { Account, Interval, Percentiles } from './account.ts';
 import type { LoadOptions } from './options.ts';
 
-/** Past this p99 the generator's own delay colours the figures. */
-const LATENESS_MS_MAX = 5;
+/** The generator's own delay colours the figures when its p99 is more than this, and than this share of theirs. */
+const LATENESS_MS_MAX = 2;
+const LATENESS_SHARE_MAX = 0.2;
 
 export interface LoadReport {
   readonly via: string;
@@ -49,7 +50,7 @@ export function makeReport(
         : 'nothing was answered',
     );
   }
-  if (latenessMs.p99 > LATENESS_MS_MAX) {
+  if (latenessMs.p99 > Math.max(LATENESS_MS_MAX, LATENESS_SHARE_MAX * account.latency.p99)) {
     warnings.push(
       `the generator itself was the bottleneck: it sent up to ${ms(latenessMs.p99)} late (p99), which the` +
         ' latencies contain; lower --rate or give it a core of its own',
