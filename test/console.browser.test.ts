@@ -122,13 +122,13 @@ test('the listener page follows a listener: songs, ranks, and predictions from t
   expect(await text('#state')).toBe('connected');
   expect(fixture.frames.find(({ t }) => t === 'sub')).toMatchObject({ ch: 'key:u17', mode: 'latest' });
   await expect.poll(() => fixture.frames.find(({ t }) => t === 'flow')).toMatchObject({ seq: 1, credit: 1 });
-  expect(await texts('#heard .title')).toEqual(SONGS.slice(0, 6));
+  expect(await texts('#heard .title')).toEqual(SONGS.slice(0, 6).reverse());
   expect(await texts('#heard .badge')).toEqual([
     'guess 3',
+    'missed',
     'guess 3',
     'first guess',
     'guess 3',
-    'missed',
     'guess 3',
   ]);
   expect(await text('#score')).toBe('5 of 6 guessed, 83 %');
@@ -137,7 +137,7 @@ test('the listener page follows a listener: songs, ranks, and predictions from t
   await expect
     .poll(() => fixture.frames.filter(({ t }) => t === 'sub').at(-1))
     .toMatchObject({ ch: 'key:u4' });
-  expect(await texts('#heard .title')).toEqual(SONGS.slice(0, 9));
+  expect(await texts('#heard .title')).toEqual(SONGS.slice(0, 9).reverse());
   expect(complaints).toEqual([]);
 });
 
@@ -153,7 +153,7 @@ test('the visitor is a listener: picks a guess, types a title, sees the answer a
   const second = guessesAfter(0)[1]![0];
   await page.click(`#answer li:nth-child(2) button`);
   await expect.poll(asked).toMatchObject({ d: { songs: [second], set: 1, position: 2 } });
-  expect(await texts('#yours li')).toEqual([`${second}guess 2`]);
+  expect(await texts('#yours li')).toEqual([`1${second}guess 2`]);
   await waitForText('#answer', guessesAfter(1)[0]![0]);
   await page.getByLabel('Second set').check();
   await expect.poll(asked).toMatchObject({ d: { songs: [second], set: 2, position: 1 } });

@@ -2,7 +2,7 @@
  * One simulated listener, followed live: songs and ranks from /demo/listeners, predictions over the socket.
  */
 import { byId, make, percent, text } from './dom.js';
-import { badge, guessesOf, showGuesses } from './guesses.js';
+import { badge, guessesOf, showGuesses, songRow } from './guesses.js';
 
 /**
  * @typedef {import('./guesses.js').Guess} Guess
@@ -27,6 +27,8 @@ const POLL_MS = 2000;
 const SOON_MS = 200;
 /** A prediction from the socket is not overwritten by a listener's state that may be older. */
 const LIVE_MS = 1500;
+/** A show has some twenty songs. */
+const GUESSES_MIDWAY = 6;
 
 export class Follow {
   /** @type {Listener[]} */
@@ -94,7 +96,7 @@ export class Follow {
     this.#fillChooser();
     const known = listeners.some(({ key }) => key === this.#key);
     const wanted = new URLSearchParams(location.hash.slice(1)).get('key');
-    if (!known) this.#choose(listeners.find(({ key }) => key === wanted)?.key ?? longest(listeners).key);
+    if (!known) this.#choose(listeners.find(({ key }) => key === wanted)?.key ?? midway(listeners).key);
     else this.#show();
   }
 
@@ -140,11 +142,13 @@ export class Follow {
     if (heard !== this.#shown) {
       this.#shown = heard;
       byId('heard').replaceChildren(
-        ...songs.map((title, at) => {
-          const prediction = ranks.get(at);
-          const rank = prediction === undefined || prediction.came === null ? undefined : prediction.rank;
-          return make('li', {}, make('span', { class: 'title' }, title), badge(rank));
-        }),
+        ...songs
+          .map((title, at) => {
+            const prediction = ranks.get(at);
+            const rank = prediction === undefined || prediction.came === null ? undefined : prediction.rank;
+            return songRow(at + 1, title, badge(rank));
+          })
+          .reverse(),
       );
     }
     const open = predictions.findLast(({ came }) => came === null);
@@ -163,7 +167,11 @@ export class Follow {
   }
 }
 
-/** @param {Listener[]} listeners */
-function longest(listeners) {
-  return listeners.reduce((best, next) => (next.songs.length > best.songs.length ? next : best));
+/**
+ * A listener in the middle of a show: some guesses to look at, and some to come.
+ * @param {Listener[]} listeners
+ */
+function midway(listeners) {
+  const off = (/** @type {Listener} */ { predictions }) => Math.abs(predictions.length - GUESSES_MIDWAY);
+  return listeners.reduce((best, next) => (off(next) < off(best) ? next : best));
 }

@@ -15,6 +15,12 @@ export function guessesOf(outputs) {
   return songs.slice(0, 10).map((title, at) => [String(title), Number(probabilities[at] ?? 0)]);
 }
 
+/** @param {number} probability */
+function chance(probability) {
+  if (probability < 0.0005) return '<0.1 %';
+  return percent(probability, probability < 0.0995 ? 1 : 0);
+}
+
 /**
  * One row: rank, title, bar, probability. With `pick` the title is a button.
  * @param {Guess} guess @param {number} at @param {number} most the largest probability shown
@@ -24,7 +30,7 @@ function guessRow([title, probability], at, most, pick) {
   const bar = make('span', { class: 'meter', 'aria-hidden': 'true' });
   bar.style.setProperty('--share', String(most > 0 ? probability / most : 0));
   const rank = make('span', { class: 'rank', 'aria-hidden': 'true' }, String(at + 1));
-  const share = make('span', { class: 'share' }, percent(probability, probability < 0.0995 ? 1 : 0));
+  const share = make('span', { class: 'share' }, chance(probability));
   if (pick === null) return make('li', {}, rank, make('span', { class: 'title' }, title), share, bar);
   const button = make('button', { type: 'button', class: 'title' }, title);
   button.addEventListener('click', () => pick(title));
@@ -38,6 +44,15 @@ function guessRow([title, probability], at, most, pick) {
 export function showGuesses(host, guesses, pick = null) {
   const most = Math.max(0, ...guesses.map(([, probability]) => probability));
   host.replaceChildren(...guesses.map((guess, at) => guessRow(guess, at, most, pick)));
+}
+
+/**
+ * A row of a set list.
+ * @param {number} number @param {string} title @param {Node} mark
+ */
+export function songRow(number, title, mark) {
+  const place = make('span', { class: 'rank' }, String(number));
+  return make('li', {}, place, make('span', { class: 'title' }, title), mark);
 }
 
 /**

@@ -1,6 +1,6 @@
 /** The visitor as a listener: each song added is an event by WebSocket, answered on the same connection. */
 import { byId, make, millis, text } from './dom.js';
-import { badge, guessesOf, showGuesses } from './guesses.js';
+import { badge, guessesOf, showGuesses, songRow } from './guesses.js';
 
 const MODEL = 'next-track';
 const TITLES_MAX = 2000;
@@ -111,8 +111,9 @@ export class You {
   #show() {
     const rows = this.#songs.map(({ title, set, rank }, at) => {
       const opens = at > 0 && this.#songs[at - 1]?.set !== set;
-      const label = make('span', { class: 'title' }, title);
-      return make('li', opens ? { class: 'opens' } : {}, label, badge(rank));
+      const row = songRow(at + 1, title, badge(rank));
+      if (opens) row.className = 'opens';
+      return row;
     });
     byId('yours').replaceChildren(...rows);
     byId('yours-empty').hidden = rows.length > 0;
