@@ -4,14 +4,18 @@ import { CommandWriter, copyBytes, encodeCommand, readLineReply } from '../src/r
 import { forSeeds, type Random } from './support/random.ts';
 
 type Arg =
-  | { readonly kind: 'ascii' | 'utf8'; readonly value: string }
+  | { readonly kind: 'ascii'; readonly value: string }
+  | { readonly kind: 'utf8'; readonly value: string }
   | { readonly kind: 'int'; readonly value: number }
   | { readonly kind: 'slice'; readonly source: Uint8Array; readonly start: number; readonly end: number };
 
 function naive(args: readonly Arg[]): Buffer {
   const parts: Buffer[] = [Buffer.from(`*${args.length}\r\n`)];
   for (const arg of args) {
-    const value = arg.kind === 'slice' ? Buffer.from(arg.source.slice(arg.start, arg.end)) : Buffer.from(String(arg.value));
+    const value =
+      arg.kind === 'slice'
+        ? Buffer.from(arg.source.slice(arg.start, arg.end))
+        : Buffer.from(String(arg.value));
     parts.push(Buffer.from(`$${value.length}\r\n`), value, Buffer.from('\r\n'));
   }
   return Buffer.concat(parts);
@@ -37,12 +41,19 @@ function randomArg(random: Random): Arg {
       return { kind: 'ascii', value: 'x'.repeat(length) };
     case 1:
       // A lone surrogate too: a detail cut off at a fixed length may end in one.
-      return { kind: 'utf8', value: random.pick(['é', '日本', '🎵', 'plain', '\ud83c', '']).repeat(random.int(0, 400)) };
+      return {
+        kind: 'utf8',
+        value: random.pick(['é', '日本', '🎵', 'plain', '\ud83c', '']).repeat(random.int(0, 400)),
+      };
     case 2:
       return { kind: 'int', value: random.chance(0.5) ? random.pick(INTS) : random.int(0, 2 ** 31 - 1) };
     default: {
       const bytes = random.bytes(length + 10);
-      const source = random.pick([bytes, Buffer.from(new SharedArrayBuffer(length + 10)), new Uint8Array(bytes)]);
+      const source = random.pick([
+        bytes,
+        Buffer.from(new SharedArrayBuffer(length + 10)),
+        new Uint8Array(bytes),
+      ]);
       if (source !== bytes) source.set(bytes);
       const start = random.int(0, 10);
       return { kind: 'slice', source, start, end: start + length };
@@ -92,7 +103,9 @@ test('copyBytes between buffers, plain arrays and shared memory', () => {
     const target = random.chance(0.5) ? shared : Buffer.alloc(length + 16);
     copyBytes(source, 3, 3 + length, target, 5);
     expect(target.subarray(5, 5 + length).equals(bytes.subarray(3, 3 + length))).toBe(true);
-    expect(target.subarray(0, 5).every((b) => b === 0) && target.subarray(5 + length).every((b) => b === 0)).toBe(true);
+    expect(
+      target.subarray(0, 5).every((b) => b === 0) && target.subarray(5 + length).every((b) => b === 0),
+    ).toBe(true);
   });
 });
 
@@ -109,7 +122,8 @@ test('a reply is read when its last byte is there, and not before', () => {
   for (const [text, kind, value] of replies) {
     const bytes = Buffer.from(`xx${text}:1\r\n`);
     const end = bytes.length - 4;
-    for (let cut = 2; cut < end; cut += 1) expect(readLineReply(bytes, 2, cut), `${text} at ${cut}`).toBeNull();
+    for (let cut = 2; cut < end; cut += 1)
+      expect(readLineReply(bytes, 2, cut), `${text} at ${cut}`).toBeNull();
     expect(readLineReply(bytes, 2, end)).toEqual({ kind, text: value, next: end });
   }
 });

@@ -1,6 +1,7 @@
 // The hot connection against real servers: greeting, secrets, TLS, holding back, reconnects.
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+
 import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { parseEndpoint, type RedisEndpoint } from '../src/redis/endpoint.ts';
 import { encodeCommand, lineEnd } from '../src/redis/resp.ts';
 import { RedisSocket } from '../src/redis/socket.ts';

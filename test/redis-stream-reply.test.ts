@@ -16,7 +16,8 @@ type Reply = { readonly error: string } | { readonly entries: readonly Entry[] |
 /** What the owner is told, as text: comparable and readable in a failure. */
 type Event = string;
 
-const bulk = (value: Buffer) => Buffer.concat([Buffer.from(`$${value.length}\r\n`), value, Buffer.from('\r\n')]);
+const bulk = (value: Buffer) =>
+  Buffer.concat([Buffer.from(`$${value.length}\r\n`), value, Buffer.from('\r\n')]);
 
 function encodeEntry({ id, pairs }: Entry): Buffer {
   const head = Buffer.concat([Buffer.from('*2\r\n'), bulk(Buffer.from(id))]);
@@ -43,7 +44,10 @@ function randomEntry(random: Random, n: number): Entry {
   const id = `${1_700_000_000_000 + n}-${random.int(0, 3)}`;
   if (random.chance(0.1)) return { id, pairs: null };
   const names = [...FIELDS, 'Key', 'datas', '', 'x'.repeat(random.int(1, 40))];
-  const pairs = Array.from({ length: random.int(0, 5) }, () => [Buffer.from(random.pick(names)), randomValue(random)] as const);
+  const pairs = Array.from(
+    { length: random.int(0, 5) },
+    () => [Buffer.from(random.pick(names)), randomValue(random)] as const,
+  );
   return { id, pairs };
 }
 
@@ -108,7 +112,8 @@ class Owner {
     const buffer = Buffer.concat([pad, this.#waiting, chunk, pad]);
     const end = buffer.length - pad.length;
     const next = this.#parser.parse(buffer, pad.length, end);
-    if (next < pad.length || next > end) throw new Error(`stopped at ${next}, outside of ${pad.length} to ${end}`);
+    if (next < pad.length || next > end)
+      throw new Error(`stopped at ${next}, outside of ${pad.length} to ${end}`);
     this.#waiting = Buffer.from(buffer.subarray(next, end));
     if (!this.refused) this.waitingMax = Math.max(this.waitingMax, this.#waiting.length);
   }
@@ -120,7 +125,8 @@ function columnsEvent(buffer: Buffer, entry: EntryColumns): Event {
     const start = entry.fields[2 * i] as number;
     return start < 0 ? 'none' : text(start, entry.fields[2 * i + 1] as number, 'hex');
   });
-  const unknown = entry.unknownStart < 0 ? '' : `unknown:${text(entry.unknownStart, entry.unknownEnd, 'latin1')}`;
+  const unknown =
+    entry.unknownStart < 0 ? '' : `unknown:${text(entry.unknownStart, entry.unknownEnd, 'latin1')}`;
   const id = text(entry.idStart, entry.idEnd, 'latin1');
   return `entry ${id} ${entry.deleted ? 'deleted' : ''} ${fields.join(',')} ${unknown}`;
 }
@@ -154,7 +160,12 @@ test('a reply that will not be completed is forgotten', () => {
     onReplyEnd: (entries) => owner.events.push(`end ${entries}`),
     onError: () => {},
   });
-  const reply = encodeReply({ entries: [{ id: '1-1', pairs: [] }, { id: '1-2', pairs: [] }] });
+  const reply = encodeReply({
+    entries: [
+      { id: '1-1', pairs: [] },
+      { id: '1-2', pairs: [] },
+    ],
+  });
   parser.parse(reply, 0, reply.length - 5);
   parser.reset();
   expect(parser.parse(reply, 0, reply.length)).toBe(reply.length);

@@ -1,4 +1,4 @@
-// What the tests of the stream path share: notices, waiting, a TCP relay that misbehaves, batches and lanes.
+// What the tests of the stream path share: notices, waiting, a TCP relay that misbehaves.
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { channels, type NoticeReport } from '../../src/observe/channels.ts';
@@ -6,7 +6,11 @@ import { parseEndpoint, type RedisEndpoint } from '../../src/redis/endpoint.ts';
 import type { TestRedis } from './redis.ts';
 
 /** Collects the notices published from now on. */
-export function collectNotices(): { readonly codes: () => string[]; readonly all: NoticeReport[]; stop: () => void } {
+export function collectNotices(): {
+  readonly codes: () => string[];
+  readonly all: NoticeReport[];
+  stop: () => void;
+} {
   const all: NoticeReport[] = [];
   const handler = (notice: unknown) => all.push(notice as NoticeReport);
   channels.notice.subscribe(handler);
@@ -14,7 +18,11 @@ export function collectNotices(): { readonly codes: () => string[]; readonly all
 }
 
 /** Waits until `condition` holds; fails with `what` after `msMax`. */
-export async function until(what: string, condition: () => unknown | Promise<unknown>, msMax = 8000): Promise<void> {
+export async function until(
+  what: string,
+  condition: () => unknown | Promise<unknown>,
+  msMax = 8000,
+): Promise<void> {
   const giveUpAt = performance.now() + msMax;
   while (!(await condition())) {
     if (performance.now() > giveUpAt) throw new Error(`not within ${msMax} ms: ${what}`);
