@@ -227,7 +227,9 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     stop: async () => {
       state = 'draining';
       const lateMs = performance.now() + limits.stopMsMax;
-      await Promise.race([Promise.all(readers.map((reader) => reader.stop())), sleep(limits.stopMsMax)]);
+      // A timer that is left over must not keep the process.
+      const late = sleep(limits.stopMsMax, undefined, { ref: false });
+      await Promise.race([Promise.all(readers.map((reader) => reader.stop())), late]);
       while (intake.rowsInFlight > 0 && performance.now() < lateMs) await sleep(1);
       if (opened.connections > 0) await sleep(LAST_PUSH_MS);
       const left = intake.rowsInFlight;
