@@ -101,7 +101,7 @@ test('the engine page says what is wrong, and comes back', async () => {
   await waitForText('#state', 'running');
   expect(await page.isVisible('#banner')).toBe(false);
   fixture.state = 'reconnecting';
-  fixture.reasons = ['Redis at 127.0.0.1:6379 refuses connections.'];
+  fixture.reasons = ['Redis at 127.0.0.1:6379 refuses connections'];
   await waitForText('#banner', 'refuses connections');
   expect(await text('#banner')).toContain('no event is lost');
   fixture.state = 'draining';

@@ -132,7 +132,8 @@ function showBatches({ batches, windowSeconds }) {
     const above = at === batches.counts.length - 1;
     const bar = make('span', { class: 'col', title: `${n} batches` });
     bar.style.setProperty('--share', String(n / most));
-    const label = above ? `>${batches.rows[at - 1]}` : String(batches.rows[at]);
+    const edge = batches.rows[above ? at - 1 : at] ?? 0;
+    const label = (above ? '>' : '') + (edge < 1024 ? edge : `${edge / 1024}k`);
     return make('span', { class: 'bin' }, bar, make('span', { class: 'tick' }, label));
   });
   host.replaceChildren(...bars);
@@ -216,7 +217,8 @@ function showState(state, reasons, said = STATE_TEXT[state] ?? '') {
   pill.dataset['state'] = state;
   text('state', state);
   const banner = byId('banner');
-  const message = [said, ...reasons].filter((part) => part !== '').join(' ');
+  const why = reasons.filter((reason) => reason !== `the engine is ${state}`).join('; ');
+  const message = why === '' ? said : `${said} (${why})`.trim();
   if (banner.textContent !== message) banner.textContent = message;
   banner.hidden = message === '';
   banner.dataset['state'] = state;
