@@ -1,8 +1,7 @@
 /**
  * Counts of durations in log-linear buckets (as HdrHistogram lays them out): 64 buckets for each doubling, so
  * a percentile is at most 1.6 % too high. Recording is a shift and an increment; hdr-histogram-js does the
- * same job in 150 ns, more than the rest of the engine may spend on an event (bench: 3 ns here, same machine,
- * same values).
+ * same job in 150 ns, more than an event may cost here (this file: 4 ns, on the same 2-core machine).
  *
  * One unit is 10 ms / 8192: so 10 ms, its halvings and doublings, and 15, 25, 75, 100, 250 and 500 ms, 1,
  * 2.5, 5 and 10 s are exact edges, and a Prometheus `le` of 10 ms counts exactly the events within 10 ms.
