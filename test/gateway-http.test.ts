@@ -1,0 +1,376 @@
+/** Inference over HTTP, files, and everything a client can do to a request. */
+import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
+import { request } from 'node:http';
+import { createConnection } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { pack } from 'msgpackr';
+import { afterEach, expect, test } from 'vitest';
+import type { Started } from './gateway-support.ts';
+import { OK, start, stopGateways, until } from './gateway-support.ts';
+
+afterEach(stopGateways);
+
+async function post(started: Started, path: string, body: unknown, headers = {}): Promise<Response> {
+  return fetch(started.gateway.url + path, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json', ...headers },
+    body: typeof body === 'string' ? body : JSON.stringify(body),
+  });
+}
+
+async function get(started: Started, path: string, headers = {}): Promise<Response> {
+  return fetch(started.gateway.url + path, { headers });
+}
+
+/** A path as it is, which fetch would tidy up first. */
+async function getRaw(started: Started, path: string): Promise<{ status: number; body: string }> {
+  return new Promise((resolve, reject) => {
+    const req = request({ host: '127.0.0.1', port: started.gateway.port, path }, (res) => {
+      let body = '';
+      res.on('data', (chunk) => {
+        body += chunk;
+      });
+      res.on('end', () => resolve({ status: res.statusCode ?? 0, body }));
+    });
+    req.on('error', reject).end();
+  });
+}
+
+const ENERGY = { name: 'energy', shape: [2], datatype: 'FP32', data: [0.1, 0.2] };
+const INFER = '/v2/models/genre/infer';
+
+test('server, health and model metadata', async () => {
+  const started = await start({}, { version: '1.2.3' });
+  expect(await (await get(started, '/v2')).json()).toEqual({
+    name: 'subito',
+    version: '1.2.3',
+    extensions: [],
+  });
+  expect(await (await get(started, '/v2/health/live')).json()).toEqual({ live: true });
+  expect(await (await get(started, '/v2/health/ready')).json()).toEqual({ ready: true });
+  const metadata = {
+    name: 'genre',
+    versions: ['3'],
+    platform: 'onnxruntime_onnx',
+    inputs: [
+      { name: 'energy', datatype: 'FP32', shape: [-1] },
+      { name: 'plays', datatype: 'INT64', shape: [-1] },
+      { name: 'embedding', datatype: 'FP32', shape: [-1, 2, 2] },
+    ],
+    outputs: [
+      { name: 'score', datatype: 'FP32', shape: [-1] },
+      { name: 'probabilities', datatype: 'FP32', shape: [-1, 2] },
+    ],
+    parameters: { description: 'Genre of a track', provider: 'cpu', rows_max: 8 },
+  };
+  expect(await (await get(started, '/v2/models/genre')).json()).toEqual(metadata);
+  expect(await (await get(started, '/v2/models/genre/versions/3')).json()).toEqual(metadata);
+  expect(await (await get(started, '/v2/models/genre/ready')).json()).toEqual({ name: 'genre', ready: true });
+  started.backend.ready = false;
+  const ready = await get(started, '/v2/health/ready');
+  expect([ready.status, await ready.json()]).toEqual([
+    503,
+    { ready: false, reasons: ['no model is loaded'] },
+  ]);
+  expect((await get(started, '/v2/models/genre/versions/3/ready')).status).toBe(503);
+  expect((await get(started, '/v2/health/live')).status).toBe(200);
+});
+
+test('rows go in as events and come out as tensors', async () => {
+  const started = await start();
+  started.backend.answer = (_event, call) => ({
+    ...OK,
+    outputs: pack({ score: call, probabilities: [call, 0.5], label: `l${call}`, by: { rap: call } }),
+  });
+  const inputs = [
+    { name: 'energy', shape: [2, 1], datatype: 'FP32', data: [0.1, 0.2] },
+    { name: 'plays', shape: [2], datatype: 'INT64', data: [7, 8] },
+    { name: 'embedding', shape: [2, 2, 2], datatype: 'FP32', data: [1, 2, 3, 4, [5, 6, 7, 8]] },
+  ];
+  const parameters = { key: 'u42', deadline_ms: 50 };
+  const response = await post(started, '/v2/models/genre/versions/3/infer', { id: 'r1', parameters, inputs });
+  expect(await response.json()).toEqual({
+    model_name: 'genre',
+    model_version: '3',
+    id: 'r1',
+    parameters: { status: 'ok' },
+    outputs: [
+      { name: 'score', datatype: 'FP32', shape: [2], data: [1, 2] },
+      { name: 'probabilities', datatype: 'FP32', shape: [2, 2], data: [1, 0.5, 2, 0.5] },
+      { name: 'label', datatype: 'BYTES', shape: [2], data: ['l1', 'l2'] },
+      {
+        name: 'by',
+        datatype: 'BYTES',
+        shape: [2],
+        data: ['{"rap":1}', '{"rap":2}'],
+        parameters: { encoding: 'json' },
+      },
+    ],
+  });
+  expect(started.backend.direct.map(({ data }) => data)).toEqual([
+    { energy: 0.1, plays: 7, embedding: [[1, 2], [3, 4]] }, // biome-ignore format: two rows
+    { energy: 0.2, plays: 8, embedding: [[5, 6], [7, 8]] }, // biome-ignore format: two rows
+  ]);
+  expect(started.backend.direct[0]?.event).toMatchObject({ model: 'genre@3', key: 'u42', deadlineMs: 50 });
+});
+
+test('outputs can be chosen, and one that is not there is an error', async () => {
+  const started = await start();
+  const some = await post(started, INFER, { inputs: [ENERGY], outputs: [{ name: 'score' }] });
+  expect(((await some.json()) as { outputs: unknown[] }).outputs).toHaveLength(1);
+  const none = await post(started, INFER, { inputs: [ENERGY], outputs: [{ name: 'nope' }] });
+  expect([none.status, await none.json()]).toEqual([
+    400,
+    { error: 'outputs: genre has no output nope', code: 'invalid_request' },
+  ]);
+});
+
+test('a thousand rows are in flight a few at a time, answered at once or later', async () => {
+  const started = await start();
+  const data = Array.from({ length: 1000 }, (_, i) => i);
+  const body = { inputs: [{ name: 'plays', shape: [1000], datatype: 'INT64', data }] };
+  const echo = (n: number) => ({ ...OK, outputs: Buffer.from(JSON.stringify({ score: n })) });
+  started.backend.answer = (_event, call) => echo(call);
+  const at = async (response: Response) =>
+    ((await response.json()) as { outputs: { data: unknown }[] }).outputs;
+  expect((await at(await post(started, INFER, body)))[0]?.data).toEqual(data.map((n) => n + 1));
+  started.backend.direct.length = 0;
+  started.backend.answer = () => null;
+  const pending = post(started, INFER, body);
+  let answered = 0;
+  while (answered < 1000) {
+    await until(() => started.backend.held.length > 0);
+    expect(started.backend.held.length).toBeLessThanOrEqual(8);
+    for (const answer of started.backend.held.splice(0)) answer(echo(answered++));
+  }
+  expect((await at(await pending))[0]?.data).toEqual(data);
+});
+
+test('the short form: one event, one prediction', async () => {
+  const started = await start();
+  const body = { key: 'u42', event: 'e1', deadline_ms: 20, data: { energy: 0.5 } };
+  expect(await (await post(started, INFER, body)).json()).toEqual({
+    model: 'genre@3',
+    status: 'ok',
+    outputs: { score: 0.5, probabilities: [0.25, 0.75] },
+    wait_us: 400,
+    infer_us: 200,
+    event: 'e1',
+  });
+  expect(started.backend.direct[0]).toMatchObject({
+    data: { energy: 0.5 },
+    event: { key: 'u42', event: 'e1' },
+  });
+});
+
+const input = (more: object) => ({ inputs: [{ ...ENERGY, ...more }] });
+const bad: readonly (readonly [string, unknown, RegExp])[] = [
+  ['no inputs', {}, /^inputs: /],
+  ['not JSON', '{"inputs":', /the body is not taken/],
+  ['a list', [], /not a JSON object/],
+  ['deep nesting', `{"data":{"a":${'['.repeat(100_000)}${']'.repeat(100_000)}}}`, /nest deeper/],
+  ['data of no kind', { data: 7 }, /^data: /],
+  ['too little data', input({ data: [0.1] }), /^inputs\[0\]\.data: has 1 elements, its shape asks for 2/],
+  ['a false shape', input({ shape: [-1] }), /^inputs\[0\]\.shape: /],
+  ['no shape', input({ shape: [] }), /^inputs\[0\]\.shape: /],
+  ['a huge shape', input({ shape: [1, 1_000_000_000, 0], data: [] }), /^inputs\[0\]\.shape: /],
+  ['no rows', input({ shape: [0], data: [] }), /has 0 rows/],
+  ['too many rows', input({ shape: [5000], data: Array(5000).fill(0) }), /has 5000 rows/],
+  ['a datatype of no kind', input({ datatype: 'FLOAT' }), /^inputs\[0\]\.datatype: FLOAT/],
+  [
+    'another datatype than the model',
+    input({ datatype: 'BYTES', data: ['a', 'b'] }),
+    /takes FP32, not BYTES/,
+  ],
+  ['values of another datatype', input({ data: [0.1, 'x'] }), /^inputs\[0\]\.data\[1\]: /],
+  ['a fraction as INT64', input({ name: 'plays', datatype: 'INT64', data: [1, 1.5] }), /data\[1\]: /],
+  ['an input twice', { inputs: [ENERGY, ENERGY] }, /^inputs\[1\]\.name: energy is given twice/],
+  [
+    'uneven rows',
+    { inputs: [ENERGY, { name: 'plays', shape: [1], datatype: 'INT64', data: [1] }] },
+    /^inputs\[1\]\.shape: has 1 rows/,
+  ],
+  ['a long key', { data: {}, key: 'x'.repeat(129) }, /^key: /],
+];
+test.each(bad)('%s is a 400 that says where', async (_name, body, message) => {
+  const started = await start();
+  const response = await post(started, INFER, body);
+  expect(response.status).toBe(400);
+  expect(((await response.json()) as { error: string }).error).toMatch(message);
+  expect(started.backend.direct).toEqual([]);
+});
+
+const failures = [
+  [{ status: 'invalid', detail: 'energy: must be finite' }, 400, 'invalid_event', null],
+  [{ status: 'overloaded', retryMs: 1200 }, 429, 'overloaded', '2'],
+  [{ status: 'unavailable', retryMs: 0 }, 503, 'model_unavailable', '1'],
+  [{ status: 'unknown_model' }, 404, 'unknown_model', null],
+  [{ status: 'expired' }, 504, 'deadline_exceeded', null],
+  [{ status: 'failed' }, 500, 'internal', null],
+] as const;
+test.each(failures)('%j is answered with %i %s', async (answer, status, code, retryAfter) => {
+  const started = await start();
+  started.backend.answer = (_event, call) => (call === 1 ? OK : { ...OK, detail: '', ...answer });
+  const response = await post(started, INFER, { inputs: [ENERGY] });
+  expect(response.status).toBe(status);
+  expect(response.headers.get('retry-after')).toBe(retryAfter);
+  const body = (await response.json()) as { error: string; code: string };
+  expect(body.code).toBe(code);
+  expect(body.error).toMatch(/^row 1: ./);
+  const short = await post(started, INFER, { data: {} });
+  expect([short.status, ((await short.json()) as { error: string }).error]).toEqual([
+    status,
+    expect.not.stringContaining('row'),
+  ]);
+});
+
+test('unknown paths, models and methods', async () => {
+  const started = await start();
+  for (const path of ['/v2/models/nope', '/v2/models/genre/versions/9', '/v2/nope', '/nope', '/v2/models']) {
+    expect((await get(started, path)).status, path).toBe(404);
+  }
+  expect((await get(started, '/v2/models/genre/versions/3/infer/more')).status).toBe(404);
+  expect((await get(started, '/v2/models/%zz')).status).toBe(400);
+  const wrong = await get(started, INFER);
+  expect([wrong.status, wrong.headers.get('allow')]).toEqual([405, 'POST']);
+  expect((await post(started, '/v2/models/genre', {})).status).toBe(405);
+  expect((await post(started, '/metrics', {})).status).toBe(405);
+  expect((await post(started, '/v2/models/nope/infer', {})).status).toBe(404);
+  const head = await fetch(`${started.gateway.url}/v2/health/live`, { method: 'HEAD' });
+  expect([head.status, await head.text()]).toEqual([200, '']);
+});
+
+test('bodies too large, announced or not, and bodies of another type', async () => {
+  const started = await start({ httpBodyBytesMax: 100_000 });
+  expect((await post(started, INFER, `{"data":{},"pad":"${'x'.repeat(90_000)}"}`)).status).toBe(200);
+  const large = await post(started, INFER, 'x'.repeat(100_001));
+  expect([large.status, ((await large.json()) as { code: string }).code]).toEqual([413, 'too_large']);
+  const chunked = await new Promise<string>((resolve) => {
+    const socket = createConnection(started.gateway.port, '127.0.0.1');
+    let answer = '';
+    socket.on('data', (data) => {
+      answer += data.toString();
+    });
+    socket.on('error', () => undefined);
+    socket.on('close', () => resolve(answer));
+    socket.write(`POST ${INFER} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n`);
+    socket.write(`${(101_000).toString(16)}\r\n${'x'.repeat(101_000)}\r\n`);
+  });
+  expect(chunked).toMatch(/^HTTP\/1.1 413 /);
+  const binary = { 'content-type': 'application/octet-stream' };
+  expect((await post(started, INFER, '{}', binary)).status).toBe(415);
+  expect((await post(started, INFER, '{}', { 'inference-header-content-length': '2' })).status).toBe(415);
+  // What curl -d sends.
+  const form = { 'content-type': 'application/x-www-form-urlencoded' };
+  expect((await post(started, INFER, { data: {} }, form)).status).toBe(200);
+});
+
+test('pages of other origins may not post', async () => {
+  const started = await start({}, { origins: ['https://player.example.com'] });
+  const from = async (origin: string) => (await post(started, INFER, { data: {} }, { origin })).status;
+  expect(await from('https://evil.example')).toBe(403);
+  expect(await from('https://player.example.com')).toBe(200);
+  expect(await from(started.gateway.url)).toBe(200);
+});
+
+test('clients that leave mid-request, before, during and after their body', async () => {
+  const started = await start();
+  const { backend, gateway } = started;
+  backend.answer = () => null;
+  const open = (text: string) => {
+    const socket = createConnection(gateway.port, '127.0.0.1');
+    socket.on('error', () => undefined);
+    socket.write(text);
+    return socket;
+  };
+  const body = JSON.stringify({ inputs: [ENERGY] });
+  const head = `POST ${INFER} HTTP/1.1\r\nhost: x\r\ncontent-length: ${body.length}\r\n\r\n`;
+  const sockets = [open(head), open(head + body.slice(0, 20)), open('POST /v2/mod')];
+  for (let i = 0; i < 20; i++) sockets.push(open(head + body));
+  await until(() => backend.held.length === 40);
+  for (const socket of sockets) socket.resetAndDestroy();
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  for (const answer of backend.held) answer(OK);
+  backend.answer = () => OK;
+  expect((await post(started, INFER, { data: {} })).status).toBe(200);
+});
+
+test('a request in hand is answered while draining', async () => {
+  const started = await start();
+  started.backend.answer = () => null;
+  const pending = post(started, INFER, { data: {} });
+  await until(() => started.backend.held.length === 1);
+  const drained = started.gateway.drain();
+  await new Promise((resolve) => setTimeout(resolve, 150));
+  started.backend.held[0]?.(OK);
+  expect((await pending).status).toBe(200);
+  await drained;
+});
+
+test('metrics, figures and the routes of the embedding program', async () => {
+  const routes = {
+    '/autoscale': () => ({ replicas: 2 }),
+    '/slow': () => Promise.resolve([1]),
+    '/broken': () => {
+      throw new Error('why');
+    },
+  };
+  const started = await start({}, { routes });
+  const metrics = await get(started, '/metrics');
+  expect(metrics.headers.get('content-type')).toMatch(/^text\/plain; version=0\.0\.4/);
+  expect(await metrics.text()).toBe('subito_connections 1\n');
+  expect(await (await get(started, '/stats')).json()).toEqual({ events: 7 });
+  expect(await (await get(started, '/autoscale?x=1')).json()).toEqual({ replicas: 2 });
+  expect(await (await get(started, '/slow')).json()).toEqual([1]);
+  expect((await get(started, '/broken')).status).toBe(500);
+  expect((await get(started, '/constructor')).status).toBe(404);
+});
+
+test('files: types, caching, no way out, nothing that is not on the list', async () => {
+  const dir = await mkdtemp(join(tmpdir(), 'gateway-'));
+  try {
+    await mkdir(join(dir, 'site/sub'), { recursive: true });
+    await mkdir(join(dir, 'vendor'));
+    await writeFile(join(dir, 'secret.txt'), 'hidden');
+    await writeFile(join(dir, 'site/index.html'), '<h1>é</h1>');
+    await writeFile(
+      join(dir, 'site/sub/page.ts'),
+      "import { a } from './b.ts';\nexport const x: number = a;\n",
+    );
+    await writeFile(join(dir, 'site/.env'), 'hidden');
+    await writeFile(join(dir, 'site/run.sh'), 'hidden');
+    await writeFile(join(dir, 'vendor/lib.css'), 'body{}');
+    await symlink(join(dir, 'secret.txt'), join(dir, 'site/link.txt'));
+    const started = await start(
+      {},
+      { staticDir: join(dir, 'site'), mounts: { '/vendor/': join(dir, 'vendor') } },
+    );
+    const page = await get(started, '/');
+    expect(await page.text()).toBe('<h1>é</h1>');
+    expect(page.headers.get('content-type')).toBe('text/html; charset=utf-8');
+    expect(page.headers.get('content-security-policy')).toContain("default-src 'self'");
+    expect(page.headers.get('x-content-type-options')).toBe('nosniff');
+    const again = await get(started, '/index.html', { 'if-none-match': page.headers.get('etag') ?? '' });
+    expect([again.status, await again.text()]).toEqual([304, '']);
+    expect(await (await get(started, '/vendor/lib.css')).text()).toBe('body{}');
+    const script = await get(started, '/sub/page.js');
+    expect(script.headers.get('content-type')).toBe('text/javascript; charset=utf-8');
+    expect(await script.text()).toMatch(/from '\.\/b\.js';\nexport const x\s+= a;/);
+    const closed = [
+      '/.env',
+      '/run.sh',
+      '/link.txt',
+      '/sub/',
+      '/../secret.txt',
+      '/%2e%2e/secret.txt',
+      '/sub/page.ts',
+    ];
+    for (const path of [...closed, '/vendor/../../secret.txt', '//etc/passwd', '/..%2fsecret.txt']) {
+      const { status, body } = await getRaw(started, path);
+      expect([path, status, body.includes('hidden')]).toEqual([path, 404, false]);
+    }
+  } finally {
+    await rm(dir, { recursive: true });
+  }
+});
