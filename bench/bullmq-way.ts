@@ -3,6 +3,7 @@ import { Queue } from 'bullmq';
 import { StreamTail } from '../src/load/tail.ts';
 import type { Settle, Way } from '../src/load/way.ts';
 import { eventId, eventNumber } from '../src/load/way.ts';
+import { RedisWire } from '../src/load/wire.ts';
 import { payloads } from './streams.ts';
 
 export const QUEUE = 'bench';
@@ -39,6 +40,7 @@ export class BullWay implements Way {
   readonly #fail: (error: Error) => void;
   #queue: Queue | null = null;
   #tail: StreamTail | null = null;
+  #wire: RedisWire | null = null;
   #due: number[] = [];
 
   constructor(redisUrl: string, run: string, settle: Settle, fail: (error: Error) => void) {
@@ -51,13 +53,19 @@ export class BullWay implements Way {
   async open(): Promise<void> {
     this.#queue = openQueue(this.#redisUrl);
     await this.#queue.waitUntilReady();
-    this.#tail = new StreamTail(this.#redisUrl, [EVENTS], (_stream, _id, fields) => {
-      const event = fields.get('event');
-      if (event !== 'completed' && event !== 'failed') return;
-      const seq = eventNumber(this.#run, fields.get('jobId'));
-      if (seq !== -1) this.#settle(seq, event === 'completed' ? '' : 'failed');
+    this.#tail = new StreamTail({
+      url: this.#redisUrl,
+      stream: EVENTS,
+      fields: ['event', 'jobId'],
+      onEntry: (_id, text) => {
+        const event = text(0);
+        if (event !== 'completed' && event !== 'failed') return;
+        const seq = eventNumber(this.#run, text(1));
+        if (seq !== -1) this.#settle(seq, event === 'completed' ? '' : 'failed');
+      },
     });
-    await this.#tail.open(this.#fail);
+    this.#wire = await RedisWire.connect(this.#redisUrl);
+    await this.#tail.open(this.#wire);
   }
 
   send(seq: number): void {
@@ -73,6 +81,7 @@ export class BullWay implements Way {
 
   async close(): Promise<void> {
     this.#tail?.close();
+    this.#wire?.close();
     await this.#queue?.close();
   }
 }

@@ -21,7 +21,7 @@ import { RedisWire } from '../src/load/wire.ts';
 
 const packr = new Packr({ useRecords: false });
 const directory = mkdtempSync(join(tmpdir(), 'subito-load-'));
-const redisUrl = `unix:${join(directory, 'redis.sock')}`;
+const redisUrl = `unix://${join(directory, 'redis.sock')}`;
 const cleanups: (() => unknown)[] = [];
 let redis: ChildProcess;
 

@@ -4,8 +4,6 @@ import { Alarm } from './alarm.ts';
 import type { OpenLoop } from './schedule.ts';
 import type { Way } from './way.ts';
 
-/** Arrivals closer together than this go out in one write: some thousand wake-ups a second are enough. */
-const GAP_MS = 0.25;
 const TICK_MS = 1000;
 const DRAIN_POLL_MS = 5;
 
@@ -19,6 +17,8 @@ export interface DriveOptions {
   readonly stopped: AbortSignal;
   /** Nothing is sent or waited for any more. */
   readonly abandoned: AbortSignal;
+  /** Arrivals closer together than this go out in one write: some thousand wake-ups a second are enough. */
+  readonly gapMs: number;
   readonly onTick: (elapsedMs: number, interval: Interval) => void;
 }
 
@@ -64,7 +64,15 @@ export async function drive(options: DriveOptions): Promise<void> {
 }
 
 /** Resolves after the last event was sent, or when a signal stops the run. */
-async function sendAll({ loop, account, way, clock, stopped, abandoned }: DriveOptions): Promise<void> {
+async function sendAll({
+  loop,
+  account,
+  way,
+  clock,
+  stopped,
+  abandoned,
+  gapMs,
+}: DriveOptions): Promise<void> {
   let alarm: Alarm | null = null;
   try {
     await new Promise<void>((resolve, reject) => {
@@ -78,7 +86,7 @@ async function sendAll({ loop, account, way, clock, stopped, abandoned }: DriveO
           way.flush();
           if (loop.nextMs === Number.POSITIVE_INFINITY) resolve();
           // At most a second away, so that a slow run still sees the signal.
-          else alarm!.set(clock.startMs + Math.min(Math.max(loop.nextMs, now + GAP_MS), now + 1000));
+          else alarm!.set(clock.startMs + Math.min(Math.max(loop.nextMs, now + gapMs), now + 1000));
         } catch (error) {
           reject(error as Error);
         }

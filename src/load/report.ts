@@ -52,8 +52,8 @@ export function makeReport(
   }
   if (latenessMs.p99 > Math.max(LATENESS_MS_MAX, LATENESS_SHARE_MAX * account.latency.p99)) {
     warnings.push(
-      `the generator itself was the bottleneck: it sent up to ${ms(latenessMs.p99)} late (p99), which the` +
-        ' latencies contain; lower --rate or give it a core of its own',
+      `the generator itself was a bottleneck: it was ${ms(latenessMs.p99)} late (p99), which the latencies` +
+        ' contain; lower --rate or give it a quieter machine',
     );
   }
   if (account.duplicates > 0) warnings.push(`${account.duplicates} events were answered more than once`);

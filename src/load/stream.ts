@@ -7,7 +7,7 @@ import type { Sample } from './payload.ts';
 import { PushObserver } from './push.ts';
 import type { Reply } from './resp.ts';
 import { encodeBulk, RedisReplyError } from './resp.ts';
-import { StreamTail } from './tail.ts';
+import { StreamTail, type TailOptions } from './tail.ts';
 import type { Settle, Way } from './way.ts';
 import { eventId, eventNumber, keyOf } from './way.ts';
 import { RedisWire } from './wire.ts';
@@ -27,7 +27,7 @@ export class StreamWay implements Way {
   /** From after the key's value to the end, less the event id. */
   readonly #bodies: Buffer[];
   #wire: RedisWire | null = null;
-  #tail: StreamTail | null = null;
+  readonly #tails: StreamTail[] = [];
   #push: PushObserver | null = null;
   #parts: Buffer[] = [];
   #seqs: number[] = [];
@@ -68,12 +68,13 @@ export class StreamWay implements Way {
     const { redisUrl, predictions, deadletters, observe } = this.#options;
     this.#wire = await RedisWire.connect(redisUrl);
     this.#wire.onLost = this.#fail;
-    const streams = observe === 'tail' ? [predictions, deadletters] : [deadletters];
-    this.#tail = new StreamTail(redisUrl, streams, (stream, id, fields) => {
-      if (stream === deadletters) this.#deadLetter(fields);
-      else this.#predicted(id, fields);
-    });
-    await this.#tail.open(this.#fail);
+    this.#follow(deadletters, ['event', 'reason'], (_id, text) => this.#deadLetter(text(0), text(1)));
+    if (observe === 'tail') {
+      this.#follow(predictions, ['event', 'source', 'status'], (id, text) =>
+        this.#predicted(id, text(0), text(1), text(2)),
+      );
+    }
+    for (const tail of this.#tails) await tail.open(this.#wire);
     if (observe === 'push') {
       this.#push = new PushObserver(
         this.#options,
@@ -109,7 +110,7 @@ export class StreamWay implements Way {
   async close(): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, LINGER_MS));
     this.#wire?.close();
-    this.#tail?.close();
+    for (const tail of this.#tails) tail.close();
     await this.#push?.close();
   }
 
@@ -122,13 +123,21 @@ export class StreamWay implements Way {
     }
   }
 
-  #predicted(id: string, fields: ReadonlyMap<string, string>): void {
-    const seq = eventNumber(this.#run, fields.get('event'));
+  #follow(stream: string, fields: string[], onEntry: TailOptions['onEntry']): void {
+    this.#tails.push(new StreamTail({ url: this.#options.redisUrl, stream, fields, onEntry }));
+  }
+
+  #predicted(
+    id: string,
+    event: string | undefined,
+    source: string | undefined,
+    status: string | undefined,
+  ): void {
+    const seq = eventNumber(this.#run, event);
     if (seq === -1) return;
-    const source = fields.get('source');
     // Both ids come from the server's clock.
     const entryMs = source === undefined ? -1 : Math.max(0, idMs(id) - idMs(source));
-    this.#settle(seq, statusCode(fields.get('status')), entryMs);
+    this.#settle(seq, statusCode(status), entryMs);
   }
 
   #pushed(event: string, status: string | undefined): void {
@@ -141,9 +150,9 @@ export class StreamWay implements Way {
     this.#settle(seq, statusCode(status), entryMs);
   }
 
-  #deadLetter(fields: ReadonlyMap<string, string>): void {
-    const seq = eventNumber(this.#run, fields.get('event'));
-    if (seq !== -1) this.#settle(seq, `dead letter ${fields.get('reason') ?? ''}`.trim());
+  #deadLetter(event: string | undefined, reason = ''): void {
+    const seq = eventNumber(this.#run, event);
+    if (seq !== -1) this.#settle(seq, `dead letter ${reason}`.trim());
   }
 }
 

@@ -1,63 +1,90 @@
-/** Follows streams from where they end now, with XREAD, on a connection of its own. */
-import type { Reply } from './resp.ts';
-import { RedisWire } from './wire.ts';
+/** Follows a stream from where it ends now, with XREAD on a connection of its own; misses nothing over reconnects. */
+import { parseEndpoint } from '../redis/endpoint.ts';
+import { encodeCommand } from '../redis/resp.ts';
+import { RedisSocket } from '../redis/socket.ts';
+import { type EntryColumns, StreamReplyParser } from '../redis/stream-reply.ts';
+import type { RedisWire } from './wire.ts';
 
 const COUNT = 2000;
-/** Long, because nothing is lost by waiting: close() ends it. */
 const BLOCK_MS = 5000;
+const ENTRY_BYTES_MAX = 262_144;
+/** After an error reply (LOADING, a wrong type) the question is asked again. */
+const RETRY_MS = 100;
 
-export type OnEntry = (stream: string, id: string, fields: ReadonlyMap<string, string>) => void;
+export interface TailOptions {
+  readonly url: string;
+  readonly stream: string;
+  /** Fields that `onEntry` may ask for. */
+  readonly fields: readonly string[];
+  /** `text(i)` is the value of field i, undefined when the entry lacks it; valid during the call. */
+  readonly onEntry: (id: string, text: (field: number) => string | undefined) => void;
+}
 
 export class StreamTail {
-  readonly #url: string;
-  readonly #streams: readonly string[];
-  readonly #onEntry: OnEntry;
-  readonly #last = new Map<string, string>();
-  #wire: RedisWire | null = null;
-  #closed = false;
+  readonly #options: TailOptions;
+  readonly #socket: RedisSocket;
+  readonly #parser: StreamReplyParser;
+  #lastId = '0-0';
+  #buffer: Buffer = Buffer.alloc(0);
+  #entry: EntryColumns | null = null;
 
-  constructor(url: string, streams: readonly string[], onEntry: OnEntry) {
-    this.#url = url;
-    this.#streams = streams;
-    this.#onEntry = onEntry;
-  }
-
-  /** Resolves when everything added from now on will be seen. `lost` is told when the tail ends by itself. */
-  async open(lost: (error: Error) => void): Promise<void> {
-    const wire = await RedisWire.connect(this.#url);
-    this.#wire = wire;
-    for (const stream of this.#streams) this.#last.set(stream, await lastId(wire, stream));
-    this.#follow(wire).catch((error: Error) => {
-      if (!this.#closed) lost(error);
+  constructor(options: TailOptions) {
+    this.#options = options;
+    this.#parser = new StreamReplyParser({
+      fields: options.fields,
+      entryBytesMax: ENTRY_BYTES_MAX,
+      onEntry: (buffer, entry) => this.#onEntry(buffer, entry),
+      onOversize: (id) => {
+        this.#lastId = id;
+        return true;
+      },
+      onReplyEnd: () => this.#read(),
+      onError: () => setTimeout(() => this.#read(), RETRY_MS),
+    });
+    this.#socket = new RedisSocket({
+      endpoint: parseEndpoint(options.url),
+      name: `subito:load:${options.stream}`,
+      bufferBytes: ENTRY_BYTES_MAX * 2,
+      onOpen: () => {
+        this.#parser.reset();
+        this.#read();
+      },
+      onBytes: (buffer, start, end) => this.#parser.parse(buffer, start, end),
+      onClose: () => {},
     });
   }
 
+  /** Resolves when everything added from now on will be seen. */
+  async open(wire: RedisWire): Promise<void> {
+    // `$` would miss what comes between two reads, so the id itself is asked for.
+    const last = await wire.call(['XREVRANGE', this.#options.stream, '+', '-', 'COUNT', '1']);
+    this.#lastId = (last as [string, string[]][])[0]?.[0] ?? '0-0';
+    this.#socket.open();
+  }
+
   close(): void {
-    this.#closed = true;
-    this.#wire?.close();
+    this.#socket.close();
   }
 
-  async #follow(wire: RedisWire): Promise<void> {
-    const fields = new Map<string, string>();
-    while (!this.#closed) {
-      const ids = this.#streams.map((stream) => this.#last.get(stream)!);
-      const head = ['XREAD', 'COUNT', `${COUNT}`, 'BLOCK', `${BLOCK_MS}`, 'STREAMS'];
-      const reply = await wire.call([...head, ...this.#streams, ...ids]);
-      for (const part of (reply ?? []) as Reply[][]) {
-        const stream = part[0] as string;
-        for (const entry of part[1] as [string, string[]][]) {
-          fields.clear();
-          for (let i = 0; i < entry[1].length; i += 2) fields.set(entry[1][i]!, entry[1][i + 1]!);
-          this.#last.set(stream, entry[0]);
-          this.#onEntry(stream, entry[0], fields);
-        }
-      }
-    }
+  #read(): void {
+    if (!this.#socket.isOpen) return;
+    const { stream } = this.#options;
+    this.#socket.write(
+      encodeCommand(['XREAD', 'COUNT', COUNT, 'BLOCK', BLOCK_MS, 'STREAMS', stream, this.#lastId]),
+    );
   }
-}
 
-/** `$` would miss what comes between two reads, so the id itself is asked for. */
-async function lastId(wire: RedisWire, stream: string): Promise<string> {
-  const reply = (await wire.call(['XREVRANGE', stream, '+', '-', 'COUNT', '1'])) as [string, string[]][];
-  return reply[0]?.[0] ?? '0-0';
+  #onEntry(buffer: Buffer, entry: EntryColumns): boolean {
+    this.#buffer = buffer;
+    this.#entry = entry;
+    this.#lastId = buffer.toString('latin1', entry.idStart, entry.idEnd);
+    this.#options.onEntry(this.#lastId, this.#text);
+    return true;
+  }
+
+  /** One closure for all entries. */
+  readonly #text = (field: number): string | undefined => {
+    const start = this.#entry!.fields[2 * field]!;
+    return start < 0 ? undefined : this.#buffer.toString('utf8', start, this.#entry!.fields[2 * field + 1]!);
+  };
 }

@@ -7,6 +7,7 @@ import type { Socket } from 'node:net';
 import { connect as connectTcp } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import { SubitoError } from '../errors.ts';
+import { parseEndpoint, type RedisEndpoint } from '../redis/endpoint.ts';
 import type { Reply } from './resp.ts';
 import { encodeCommand, RedisReplyError, RespParser } from './resp.ts';
 
@@ -26,15 +27,13 @@ export class RedisWire {
   /** Called once when the connection ends other than by close(). */
   onLost: (error: Error) => void = () => {};
 
-  /** `redis://[user:password@]host:port/db`, `rediss://` for TLS, `unix:/path`. */
+  /** `redis://[user:password@]host:port/db`, `rediss://` for TLS, `unix:///path`. */
   static async connect(url: string): Promise<RedisWire> {
-    const wire = new RedisWire(await openSocket(url));
-    const parsed = new URL(url);
-    const password = decodeURIComponent(parsed.password);
-    const user = decodeURIComponent(parsed.username);
-    if (password !== '') await wire.call(user === '' ? ['AUTH', password] : ['AUTH', user, password]);
-    const db = parsed.protocol === 'unix:' ? '' : parsed.pathname.slice(1);
-    if (db !== '' && db !== '0') await wire.call(['SELECT', db]);
+    const endpoint = parseEndpoint(url);
+    const { username, password, db } = endpoint;
+    const wire = new RedisWire(await openSocket(endpoint));
+    if (password !== '') await wire.call(['AUTH', ...(username === '' ? [] : [username]), password]);
+    if (db !== 0) await wire.call(['SELECT', `${db}`]);
     return wire;
   }
 
@@ -106,22 +105,22 @@ export class RedisWire {
   }
 }
 
-function openSocket(url: string): Promise<Socket> {
-  const parsed = new URL(url);
-  const host = parsed.hostname.replace(/^\[|\]$/g, '');
-  const port = Number(parsed.port || 6379);
+function openSocket({ path, host, port, tls }: RedisEndpoint): Promise<Socket> {
   return new Promise((resolve, reject) => {
     let socket: Socket;
-    if (parsed.protocol === 'unix:') socket = connectTcp({ path: parsed.pathname });
-    else if (parsed.protocol === 'rediss:') socket = connectTls({ host, port, servername: host });
-    else socket = connectTcp({ host, port });
+    if (tls !== null) socket = connectTls({ host, port, servername: tls.servername });
+    else socket = connectTcp(path === null ? { host, port } : { path });
     const fail = (cause: Error) => {
       socket.destroy();
-      reject(new SubitoError('REDIS_UNREACHABLE', `no Redis at ${parsed.host}: ${cause.message}`, { cause }));
+      reject(
+        new SubitoError('REDIS_UNREACHABLE', `no Redis at ${path ?? `${host}:${port}`}: ${cause.message}`, {
+          cause,
+        }),
+      );
     };
     const timer = setTimeout(() => fail(new Error('no connection in 5 s')), CONNECT_MS_MAX);
     socket.once('error', fail);
-    socket.once(parsed.protocol === 'rediss:' ? 'secureConnect' : 'connect', () => {
+    socket.once(tls === null ? 'connect' : 'secureConnect', () => {
       clearTimeout(timer);
       socket.off('error', fail);
       socket.setNoDelay(true);
