@@ -151,6 +151,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
       countMax: limits.readCountMax,
       blockMs: limits.readBlockMs,
       demand: () => intake.demand(stream),
+      received: () => intake.received(nowMs()),
       take: (buffer, entry) => intake.take(stream, buffer, entry),
       reject: (id, detail) => intake.reject(stream, id, detail),
       flush: () => batcher.flush(),

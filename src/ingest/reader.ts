@@ -29,6 +29,8 @@ export interface ReaderOptions {
   readonly blockMs: number;
   /** Entries that can be taken now. */
   readonly demand: () => number;
+  /** Bytes came in; the entries in them are taken next. */
+  readonly received: () => void;
   /** Takes an entry, or returns false when there is no row for it. */
   readonly take: (buffer: Buffer, entry: EntryColumns) => boolean;
   /** Settles an entry that is too large to be read. */
@@ -43,6 +45,8 @@ export interface ReaderOptions {
 
 /** Errors of the server pass; asking again at once would only add to its trouble. */
 const RETRY_MS = 100;
+/** Beyond the time that Redis was asked to wait. */
+const ANSWER_MS_MAX = 5_000;
 /** Replies come in bursts of many entries; a larger buffer means fewer system calls. */
 const RECEIVE_BYTES = 262_144;
 
@@ -75,6 +79,8 @@ export class StreamReader {
       bufferBytes: Math.max(RECEIVE_BYTES, options.entryBytesMax * 2),
       onOpen: () => this.#onOpen(),
       onBytes: (buffer, start, end) => this.#onBytes(buffer, start, end),
+      answerDue: () => this.#reading,
+      answerMsMax: options.blockMs + ANSWER_MS_MAX,
       onClose: (reason) => this.#onClose(reason),
     });
   }
@@ -155,6 +161,7 @@ export class StreamReader {
   }
 
   #onBytes(buffer: Buffer, start: number, end: number): number {
+    this.#options.received();
     const next = this.#parser.parse(buffer, start, end);
     this.#bytesInReply += next - start;
     if (this.#parser.refused) this.#socket.hold();

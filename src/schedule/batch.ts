@@ -52,6 +52,8 @@ export class Batch {
   readonly eventIdBytesMax: number;
   /** Unix milliseconds of the entry id, or of arrival over a socket. */
   readonly arrivedMs: Float64Array;
+  /** Unix milliseconds of the moment when the engine had the row. */
+  readonly readMs: Float64Array;
   /** Index of the input stream, or ORIGIN_DIRECT. */
   readonly origin: Int16Array;
   /** Rows with ORIGIN_DIRECT: who waits for the answer. */
@@ -89,6 +91,7 @@ export class Batch {
     this.events = Buffer.alloc(rowsMax * options.eventIdBytesMax);
     this.eventBytes = new Uint16Array(rowsMax);
     this.arrivedMs = new Float64Array(rowsMax);
+    this.readMs = new Float64Array(rowsMax);
     this.origin = new Int16Array(rowsMax);
     this.answers = new Array<AnswerCallback | null>(rowsMax).fill(null);
     this.details = layout === null ? new Array<string>(rowsMax).fill('') : [];

@@ -68,9 +68,16 @@ export class Intake {
   #reason = '';
   /** Rows taken and not settled yet. */
   rowsInFlight = 0;
+  /** Unix milliseconds: when what is being taken in now was received. */
+  #receivedMs = 0;
 
   constructor(options: IntakeOptions) {
     this.#options = options;
+  }
+
+  /** Bytes came in; the entries that are taken next lay in them. One clock reading serves them all. */
+  received(nowMs: number): void {
+    this.#receivedMs = nowMs;
   }
 
   /** Rows that may be read from this stream now. */
@@ -134,6 +141,7 @@ export class Intake {
 
   /** Takes an event that waits for its answer; false when there is no row for it now. `data` is copied. */
   takeDirect(lane: ModelLane, event: DirectEvent, nowMs: number, answer: AnswerCallback): boolean {
+    this.#receivedMs = nowMs;
     const batch = this.#room(lane, event.data.length, true);
     if (batch === null) return false;
     const row = batch.rows;
@@ -161,6 +169,7 @@ export class Intake {
   #added(lane: Lane<Batch>, batch: Batch, origin: number, arrivedMs: number, deadlineMs: number): void {
     batch.origin[batch.rows] = origin;
     batch.arrivedMs[batch.rows] = arrivedMs;
+    batch.readMs[batch.rows] = this.#receivedMs;
     if (deadlineMs < batch.deadlineMs) batch.deadlineMs = deadlineMs;
     batch.rows += 1;
     this.rowsInFlight += 1;

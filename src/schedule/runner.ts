@@ -37,6 +37,7 @@ export class BatchRunner {
   readonly #lanes: Lane<Batch>[] = [];
   /** Rows of one origin, when a batch mixes several. */
   #arrivedMs = new Float64Array(0);
+  #readMs = new Float64Array(0);
 
   constructor(options: RunnerOptions) {
     this.#options = options;
@@ -45,7 +46,9 @@ export class BatchRunner {
   addLane(lane: Lane<Batch>): void {
     for (const batch of lane.free) {
       this.#lanes[batch.slab] = lane;
-      if (batch.rowsMax > this.#arrivedMs.length) this.#arrivedMs = new Float64Array(batch.rowsMax);
+      if (batch.rowsMax <= this.#arrivedMs.length) continue;
+      this.#arrivedMs = new Float64Array(batch.rowsMax);
+      this.#readMs = new Float64Array(batch.rowsMax);
     }
   }
 
@@ -172,13 +175,19 @@ export class BatchRunner {
     for (let origin = ORIGIN_DIRECT; origin < streamNames.length; origin += 1) {
       const counts = this.#count(batch, origin);
       if (counts.rows === 0) continue;
+      // Which rows they were is not known: a batch that mixes streams reports them under its first one, and one that
+      // also has dead letters takes them for predictions.
+      const duplicate = origin === batch.origin[0] ? batch.duplicates : 0;
+      const duplicateOk = Math.min(duplicate, counts.ok);
       channels.settle.publish({
         model,
         stream: origin === ORIGIN_DIRECT ? 'direct' : (streamNames[origin] as string),
         ...counts,
-        // A batch that mixes streams reports duplicates under its first one.
-        duplicate: origin === batch.origin[0] ? batch.duplicates : 0,
+        ok: counts.ok - duplicateOk,
+        invalid: counts.invalid - Math.min(duplicate - duplicateOk, counts.invalid),
+        duplicate,
         arrivedMs: this.#arrivedMs,
+        readMs: this.#readMs,
         dispatchedMs: batch.dispatchedMs,
         inferredMs: batch.inferredMs,
         settledMs,
@@ -191,6 +200,7 @@ export class BatchRunner {
     for (let row = 0; row < batch.rows; row += 1) {
       if (batch.origin[row] !== origin) continue;
       this.#arrivedMs[counts.rows] = batch.arrivedMs[row] as number;
+      this.#readMs[counts.rows] = batch.readMs[row] as number;
       counts.rows += 1;
       const result = batch.layout === null ? RESULT.invalid : batch.table[row * ROW_COLUMNS + ROW.result];
       if (result === RESULT.ok) counts.ok += 1;
