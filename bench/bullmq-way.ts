@@ -1,4 +1,7 @@
-/** The open loop over BullMQ: jobs added in bulk as they fall due, answers taken from the queue's event stream. */
+/**
+ * The open loop over BullMQ: jobs added in bulk as they fall due, answers taken from the queue's event
+ * stream.
+ */
 import { Queue } from 'bullmq';
 import { StreamTail } from '../src/load/tail.ts';
 import type { Settle, Way } from '../src/load/way.ts';

@@ -120,8 +120,8 @@ export function resultsText(machine: Machine, results: readonly Result[], rounds
   const lines = [
     '# Benchmark results',
     '',
-    'Written by `npm run bench`. Figures of one machine, on which everything shares the cores; the ratios are what',
-    'to trust. A 64-256-128-1 perceptron, 256-byte float32 rows, one private redis-server without persistence.',
+    'Written by `npm run bench`. Figures of one machine, on which everything shares the cores: trust the ratios.',
+    'A 64-256-128-1 perceptron, 256-byte float32 rows, one private redis-server without persistence.',
     `Medians of ${rounds} interleaved rounds. Each run is checked: every event answered exactly once.`,
     '',
     machineText(machine),
@@ -150,8 +150,8 @@ export function resultsText(machine: Machine, results: readonly Result[], rounds
     '',
     ...latencySection('Latency at the same rate', results, 'common'),
     '',
-    'Open loop, Poisson arrivals; from the time an event was due to the time its prediction was read from the',
-    'stream by the generator, in ms. `late` is how late the generator itself was (p99), contained in the figures.',
+    'Open loop, Poisson arrivals; from the time an event was due to the time its prediction was read from',
+    'the stream, in ms. `late` is how late the generator itself was (p99), contained in the figures.',
     '',
     '## Contestants',
     '',
@@ -172,10 +172,11 @@ function latencySection(title: string, results: readonly Result[], which: 'half'
 
 function table(head: readonly string[], rows: readonly (readonly string[])[]): string[] {
   const widths = head.map((text, i) => Math.max(text.length, ...rows.map((row) => row[i]!.length)));
-  const line = (cells: readonly string[]) =>
-    `| ${cells.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join(' | ')} |`;
-  const rule = `|${widths.map((width, i) => (i === 0 ? '-'.repeat(width + 2) : `${'-'.repeat(width + 1)}:`)).join('|')}|`;
-  return [line(head), rule, ...rows.map(line)];
+  // Names to the left, figures to the right.
+  const pad = (cell: string, i: number) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!));
+  const line = (cells: readonly string[]) => `| ${cells.map(pad).join(' | ')} |`;
+  const rules = widths.map((width, i) => `${'-'.repeat(width + 1)}${i === 0 ? '-' : ':'}`);
+  return [line(head), `|${rules.join('|')}|`, ...rows.map(line)];
 }
 
 const failedText = (failure: string | null) => `failed: ${(failure ?? '').split('\n', 1)[0]}`;

@@ -1,6 +1,6 @@
 /**
- * `npm run bench`: Subito against the ways people do it today, interleaved rounds on one private redis-server.
- * Writes bench/RESULTS.md when every contestant ran.
+ * `npm run bench`: Subito against the ways people do it today, interleaved rounds on one private redis-
+ * server. Writes bench/RESULTS.md when every contestant ran.
  */
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';

@@ -1,4 +1,6 @@
-/** Filling the input stream and reading the predictions: the same for all contestants that work on streams. */
+/**
+ * Filling the input stream and reading the predictions: the same for all contestants that work on streams.
+ */
 import { encodeBulk, RedisReplyError } from '../src/load/resp.ts';
 import { seededRandom } from '../src/load/schedule.ts';
 import type { RedisWire } from '../src/load/wire.ts';
@@ -67,8 +69,9 @@ async function streamInfo(wire: RedisWire, stream: string): Promise<Map<string, 
 }
 
 /**
- * Reads a whole stream and checks that each event of the batch is answered exactly once. `idOf` gives the event's id
- * from an entry's fields, or undefined for an entry that is no answer. Null when all is well, else what is wrong.
+ * Reads a whole stream and checks that each event of the batch is answered exactly once. `idOf` gives the
+ * event's id from an entry's fields, or undefined for an entry that is no answer. Null when all is well, else
+ * what is wrong.
  */
 export async function verifyOnce(
   wire: RedisWire,

@@ -9,8 +9,9 @@ const account = (over: Partial<ConstructorParameters<typeof Account>[0]> = {}) =
   new Account({ eventsMax: 100_000, warmupMs: 0, timeoutMs: 5000, outstandingMax: 100_000, ...over });
 
 /**
- * A server that takes one event at a time, `serviceMs` each, and stands still from `stallMs` for `stallForMs`; the
- * generator is pumped every `pumpMs`, but not during its own stall. Runs to the end and gives the accounts.
+ * A server that takes one event at a time, `serviceMs` each, and stands still from `stallMs` for
+ * `stallForMs`; the generator is pumped every `pumpMs`, but not during its own stall. Runs to the end and
+ * gives the accounts.
  */
 function simulate(options: {
   ratePerS: number;

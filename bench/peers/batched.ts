@@ -1,9 +1,10 @@
 /**
- * A good hand-written consumer on ioredis: XREADGROUP COUNT 128, one session.run a batch, all predictions and one
- * XACK in one pipeline. The next batch is asked for while this one is computed and the last one is committed, on
- * connections of their own, and the model runs in this thread: a batch of 128 takes 65 us, a trip to another thread 50.
- * Tried and left: RESP2 instead of ioredis 6's RESP3 (no difference), Buffers or MessagePack in the XADDs (a fifth
- * more CPU than text, which ioredis joins into one string).
+ * A good hand-written consumer on ioredis: XREADGROUP COUNT 128, one session.run a batch, all predictions and
+ * one XACK in one pipeline. The next batch is asked for while this one is computed and the last one is
+ * committed, on connections of their own, and the model runs in this thread: a batch of 128 takes 65 us, a
+ * trip to another thread 50.
+ * Tried and left: RESP2 instead of ioredis 6's RESP3 (no difference), Buffers or MessagePack in the XADDs (a
+ * fifth more CPU than text, which ioredis joins into one string).
  * Arguments: Redis URL, path of the model.
  */
 import { Redis } from 'ioredis';

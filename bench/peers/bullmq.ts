@@ -1,6 +1,7 @@
 /**
- * A BullMQ worker as its documentation has it: concurrency 100, the result is what the processor returns, finished
- * jobs are removed. The jobs in hand are run as one batch, which is kinder to it than a run for each job.
+ * A BullMQ worker as its documentation has it: concurrency 100, the result is what the processor returns,
+ * finished jobs are removed. The jobs in hand are run as one batch, which is kinder to it than a run for each
+ * job.
  * Arguments: Redis URL, path of the model.
  */
 import { Worker } from 'bullmq';

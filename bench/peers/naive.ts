@@ -1,5 +1,6 @@
 /**
- * The naive consumer that tutorials show: XREADGROUP COUNT 1, run one event, XADD the prediction, XACK, repeat.
+ * The naive consumer that tutorials show: XREADGROUP COUNT 1, run one event, XADD the prediction, XACK,
+ * repeat.
  * Arguments: Redis URL, path of the model.
  */
 import { Redis } from 'ioredis';

@@ -5,7 +5,10 @@ export const ROW_FLOATS = 64;
 export const ROW_BYTES = ROW_FLOATS * 4;
 
 export interface Model {
-  /** `rows` rows of 64 values at the start of `input`; resolves with one score a row, valid until the next run. */
+  /**
+   * `rows` rows of 64 values at the start of `input`; resolves with one score a row, valid until the next
+   * run.
+   */
   run(input: Float32Array, rows: number): Promise<Float32Array>;
 }
 

@@ -1,10 +1,10 @@
 /**
  * What became of each event, by its number. Pure: times are arguments, ms since the start of the run.
  *
- * An event is outstanding from the moment it was due until it is answered, refused (an error code) or lost (no
- * answer within the timeout). Its latency runs from the time it was DUE, so a generator that was late, or that had
- * to wait for a stalled server, is charged for it: no coordinated omission. An answer after the timeout leaves the
- * event lost and is counted as late. A second answer is a duplicate; there must be none.
+ * An event is outstanding from the moment it was due until it is answered, refused (an error code) or lost
+ * (no answer within the timeout). Its latency runs from the time it was DUE, so a generator that was late, or
+ * that had to wait for a stalled server, is charged for it: no coordinated omission. An answer after the
+ * timeout leaves the event lost and is counted as late. A second answer is a duplicate; there must be none.
  */
 
 import type { Histogram } from 'hdr-histogram-js';

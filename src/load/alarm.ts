@@ -1,6 +1,6 @@
 /**
- * An alarm clock for the open loop. Node's timers count whole milliseconds and spinning would take a core from the
- * server under test; a thread asleep in Atomics.wait rings within about 0.2 ms.
+ * An alarm clock for the open loop. Node's timers count whole milliseconds and spinning would take a core
+ * from the server under test; a thread asleep in Atomics.wait rings within about 0.2 ms.
  */
 import { Worker } from 'node:worker_threads';
 
@@ -19,7 +19,10 @@ export class Alarm {
     this.#thread.on('message', ring);
   }
 
-  /** Rings at `atMs` of performance.now(), later than the last one. Set the next alarm only after this one rang. */
+  /**
+   * Rings at `atMs` of performance.now(), later than the last one. Set the next alarm only after this one
+   * rang.
+   */
   set(atMs: number): void {
     Atomics.store(this.#at, 0, BigInt(Math.round((performance.timeOrigin + atMs) * 1000)));
   }

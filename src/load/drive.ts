@@ -1,4 +1,6 @@
-/** Drives one way with one open loop: pump what is due, watch, drain, close. The clock is performance.now(). */
+/**
+ * Drives one way with one open loop: pump what is due, watch, drain, close. The clock is performance.now().
+ */
 import type { Account, Interval } from './account.ts';
 import { Alarm } from './alarm.ts';
 import type { OpenLoop } from './schedule.ts';

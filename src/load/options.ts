@@ -21,7 +21,10 @@ export interface LoadOptions {
   readonly warmupS: number;
   readonly timeoutS: number;
   readonly connections: number;
-  /** Events of one WebSocket connection per second that the server allows; more connections are opened to keep it. */
+  /**
+   * Events of one WebSocket connection per second that the server allows; more connections are opened to keep
+   * it.
+   */
   readonly perConnectionPerS: number;
   readonly keys: number;
   /** '' leaves the choice to the stream or the engine; HTTP names it in the path. */

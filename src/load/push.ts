@@ -1,4 +1,6 @@
-/** `--observe push`: subscriptions on the channels of all keys, so that the whole way to a player is measured. */
+/**
+ * `--observe push`: subscriptions on the channels of all keys, so that the whole way to a player is measured.
+ */
 import type { LoadOptions } from './options.ts';
 import type { Frame } from './socket.ts';
 import { GatewaySocket, openPaced } from './socket.ts';

@@ -2,7 +2,10 @@
 import type { Account, Interval, Percentiles } from './account.ts';
 import type { LoadOptions } from './options.ts';
 
-/** The generator's own delay colours the figures when its p99 is more than this, and than this share of theirs. */
+/**
+ * The generator's own delay colours the figures when its p99 is more than this, and than this share of
+ * theirs.
+ */
 const LATENESS_MS_MAX = 2;
 const LATENESS_SHARE_MAX = 0.2;
 
@@ -94,8 +97,8 @@ export function formatReport(report: LoadReport): string {
     ...report.notes.map((note) => `note: ${note}`),
     '',
     `rate      asked ${perS(rate.asked)}   sent ${perS(rate.sent)}   answered ${perS(rate.answered)}`,
-    `events    sent ${report.sent}   answered ${report.answered}   lost ${report.lost}   late ${report.late}` +
-      `   duplicates ${report.duplicates}`,
+    `events    sent ${report.sent}   answered ${report.answered}   lost ${report.lost}` +
+      `   late ${report.late}   duplicates ${report.duplicates}`,
     '',
     '                            p50        p90        p99      p99.9        max',
     row('latency, from due time', report.latencyMs),
@@ -111,8 +114,8 @@ export function formatReport(report: LoadReport): string {
 /** The line that is rewritten each second. */
 export function formatProgress(elapsedMs: number, interval: Interval, account: Account): string {
   return (
-    `${(elapsedMs / 1000).toFixed(0).padStart(4)} s  sent ${interval.sent}/s  answered ${interval.answered}/s` +
-    `  p50 ${ms(interval.p50)}  p99 ${ms(interval.p99)}  errors ${account.errorCount}` +
+    `${(elapsedMs / 1000).toFixed(0).padStart(4)} s  sent ${interval.sent}/s` +
+    `  answered ${interval.answered}/s  p50 ${ms(interval.p50)}  p99 ${ms(interval.p99)}  errors ${account.errorCount}` +
     `  lost ${account.lost}  outstanding ${account.outstanding}`
   );
 }

@@ -1,4 +1,7 @@
-/** A small incremental RESP2 parser: plain values, bulk strings as latin1 text (ids, numbers and codes are ASCII). */
+/**
+ * A small incremental RESP2 parser: plain values, bulk strings as latin1 text (ids, numbers and codes are
+ * ASCII).
+ */
 
 export class RedisReplyError extends Error {}
 

@@ -1,6 +1,6 @@
 /**
- * The open loop: when each event is due is decided in advance, from the rate and a seed, and never from how the
- * server is doing. Pure: clock and randomness are arguments.
+ * The open loop: when each event is due is decided in advance, from the rate and a seed, and never from how
+ * the server is doing. Pure: clock and randomness are arguments.
  */
 
 /** Uniform in [0, 1). */

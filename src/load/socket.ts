@@ -1,4 +1,7 @@
-/** One WebSocket to the gateway: subprotocol, hello and welcome, ping and pong. Frames as in the push protocol. */
+/**
+ * One WebSocket to the gateway: subprotocol, hello and welcome, ping and pong. Frames as in the push
+ * protocol.
+ */
 import { Packr } from 'msgpackr';
 import { WebSocket } from 'ws';
 import { SubitoError } from '../errors.ts';

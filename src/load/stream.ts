@@ -1,6 +1,6 @@
 /**
- * `--via stream`: XADD through one raw pipelined connection. The answers are seen by tailing the predictions stream,
- * or as pushed frames; dead letters are always followed, since they settle an event too.
+ * `--via stream`: XADD through one raw pipelined connection. The answers are seen by tailing the predictions
+ * stream, or as pushed frames; dead letters are always followed, since they settle an event too.
  */
 import type { LoadOptions } from './options.ts';
 import type { Sample } from './payload.ts';

@@ -1,4 +1,7 @@
-/** Follows a stream from where it ends now, with XREAD on a connection of its own; misses nothing over reconnects. */
+/**
+ * Follows a stream from where it ends now, with XREAD on a connection of its own; misses nothing over
+ * reconnects.
+ */
 import { parseEndpoint } from '../redis/endpoint.ts';
 import { encodeCommand } from '../redis/resp.ts';
 import { RedisSocket } from '../redis/socket.ts';

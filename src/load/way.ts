@@ -1,6 +1,11 @@
-/** How events reach the engine and answers come back: what the driver asks of stream.ts, ws.ts and http.ts. */
+/**
+ * How events reach the engine and answers come back: what the driver asks of stream.ts, ws.ts and http.ts.
+ */
 
-/** Reports the outcome of event `seq`; `code` is '' for a good answer. `entryMs`: from its entry id, -1 if unknown. */
+/**
+ * Reports the outcome of event `seq`; `code` is '' for a good answer. `entryMs`: from its entry id, -1 if
+ * unknown.
+ */
 export type Settle = (seq: number, code: string, entryMs?: number) => void;
 
 export interface Way {
@@ -9,7 +14,9 @@ export interface Way {
   /** May hold the event back until `flush`, which follows at once. */
   send(seq: number): void;
   flush(): void;
-  /** Waits a moment for what may still come without being asked for (duplicates, dead letters), then closes. */
+  /**
+   * Waits a moment for what may still come without being asked for (duplicates, dead letters), then closes.
+   */
   close(): Promise<void>;
   /** Things the user should know: connections raised, clocks compared. */
   readonly notes: readonly string[];

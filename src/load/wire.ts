@@ -1,6 +1,6 @@
 /**
- * One raw connection to Redis for the generator: pipelined writes of prepared bytes, replies in order. A general
- * client would cost several microseconds an event, on cores that the engine under test needs.
+ * One raw connection to Redis for the generator: pipelined writes of prepared bytes, replies in order. A
+ * general client would cost several microseconds an event, on cores that the engine under test needs.
  */
 
 import type { Socket } from 'node:net';
@@ -55,7 +55,9 @@ export class RedisWire {
     return this.#socket.writableLength;
   }
 
-  /** Writes prepared commands that will bring `replies` replies. After the connection is lost: error replies. */
+  /**
+   * Writes prepared commands that will bring `replies` replies. After the connection is lost: error replies.
+   */
   write(bytes: Buffer, replies: number, take: (reply: Reply) => void): void {
     if (this.#failed !== null) {
       const error = new RedisReplyError(`connection ${this.#failed.message}`);

@@ -43,8 +43,8 @@ export class WebSocketWay implements Way {
     const count = Math.max(connections, needed);
     if (count > connections) {
       this.notes.push(
-        `${count} connections instead of ${connections}: the server takes ${perConnectionPerS} events/s on each` +
-          ' (--per-connection, if its configuration allows more)',
+        `${count} connections instead of ${connections}: the server takes ${perConnectionPerS} events/s` +
+          ' on each (--per-connection, if its configuration allows more)',
       );
     }
     this.#sockets = await openPaced(count, async () => {
