@@ -120,7 +120,7 @@ export function resultsText(machine: Machine, results: readonly Result[], rounds
   const lines = [
     '# Benchmark results',
     '',
-    'Written by `npm run bench`. Figures of one machine, on which everything shares the cores: trust the ratios.',
+    'Written by `npm run bench`. Figures of one machine, on which everything shares the cores: trust ratios.',
     'A 64-256-128-1 perceptron, 256-byte float32 rows, one private redis-server without persistence.',
     `Medians of ${rounds} interleaved rounds. Each run is checked: every event answered exactly once.`,
     '',

@@ -115,8 +115,8 @@ export function formatReport(report: LoadReport): string {
 export function formatProgress(elapsedMs: number, interval: Interval, account: Account): string {
   return (
     `${(elapsedMs / 1000).toFixed(0).padStart(4)} s  sent ${interval.sent}/s` +
-    `  answered ${interval.answered}/s  p50 ${ms(interval.p50)}  p99 ${ms(interval.p99)}  errors ${account.errorCount}` +
-    `  lost ${account.lost}  outstanding ${account.outstanding}`
+    `  answered ${interval.answered}/s  p50 ${ms(interval.p50)}  p99 ${ms(interval.p99)}` +
+    `  errors ${account.errorCount}  lost ${account.lost}  outstanding ${account.outstanding}`
   );
 }
 

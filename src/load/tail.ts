@@ -10,6 +10,8 @@ import type { RedisWire } from './wire.ts';
 
 const COUNT = 2000;
 const BLOCK_MS = 5000;
+/** A server that is silent for longer than this after BLOCK is taken for gone. */
+const ANSWER_MS_MAX = 5000;
 const ENTRY_BYTES_MAX = 262_144;
 /** After an error reply (LOADING, a wrong type) the question is asked again. */
 const RETRY_MS = 100;
@@ -53,6 +55,9 @@ export class StreamTail {
         this.#read();
       },
       onBytes: (buffer, start, end) => this.#parser.parse(buffer, start, end),
+      // One question is always out.
+      answerDue: () => true,
+      answerMsMax: BLOCK_MS + ANSWER_MS_MAX,
       onClose: () => {},
     });
   }
