@@ -49,6 +49,8 @@ const sha1 = (text: string) => createHash('sha1').update(text).digest('hex');
  */
 const RETRY_MS = 50;
 const DETAIL_BYTES_MAX = 500;
+const detailBytes = new Uint8Array(DETAIL_BYTES_MAX);
+const utf8 = new TextEncoder();
 
 export class Committer {
   readonly #options: CommitterOptions;
@@ -71,6 +73,7 @@ export class Committer {
       endpoint: options.endpoint,
       name: 'subito:committer',
       bufferBytes: 65_536,
+      answerDue: () => this.#unanswered.length > 0,
       greeting: [
         ['SCRIPT', 'LOAD', commit],
         ['SCRIPT', 'LOAD', deadletter],
@@ -184,7 +187,7 @@ export class Committer {
       const failed = batch.layout !== null && table[row * ROW_COLUMNS + ROW.result] === RESULT.failed;
       commands.ascii(batch.id(row));
       commands.ascii(failed ? 'failed' : 'invalid');
-      commands.utf8(rowDetail(batch, row).slice(0, DETAIL_BYTES_MAX));
+      commands.utf8(shortDetail(rowDetail(batch, row)));
     }
     this.#queue(batch, start, count);
   }
@@ -261,4 +264,9 @@ export function rowDetail(batch: Batch, row: number): string {
   const at = row * ROW_COLUMNS;
   const offset = batch.table[at + ROW.outOffset] as number;
   return batch.outputs.toString('utf8', offset, offset + (batch.table[at + ROW.outLength] as number));
+}
+
+/** What of a detail fits, never cut within a character. */
+function shortDetail(detail: string): string {
+  return detail.slice(0, utf8.encodeInto(detail, detailBytes).read);
 }

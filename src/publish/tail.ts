@@ -27,6 +27,8 @@ export interface TailOptions {
 const FIELDS = ['source', 'event', 'key', 'model', 'status', 'outputs', 'wait_us', 'infer_us'] as const;
 const [SOURCE, EVENT, KEY, MODEL, STATUS, OUTPUTS, WAIT, INFER] = [0, 1, 2, 3, 4, 5, 6, 7] as const;
 const RETRY_MS = 100;
+/** Beyond the time that Redis was asked to wait. */
+const ANSWER_MS_MAX = 5_000;
 const RECEIVE_BYTES = 262_144;
 
 export class PredictionTail {
@@ -64,6 +66,8 @@ export class PredictionTail {
         this.#read();
       },
       onBytes: (buffer, start, end) => this.#parser.parse(buffer, start, end),
+      answerDue: () => this.#reading,
+      answerMsMax: options.blockMs + ANSWER_MS_MAX,
       onClose: (reason) => {
         this.#reading = false;
         channels.notice.publish({

@@ -25,6 +25,9 @@ export interface RedisSocketOptions {
   /** Takes bytes `start` to `end` and returns where the first byte lies that it could not use yet. */
   readonly onBytes: (buffer: Buffer, start: number, end: number) => number;
   readonly onClose: (reason: string) => void;
+  /** True while an answer is due. A server that then says nothing for `answerMsMax` is taken for gone. */
+  readonly answerDue: () => boolean;
+  readonly answerMsMax?: number;
   readonly random?: () => number;
 }
 
@@ -34,6 +37,8 @@ const BACKOFF_MS_MAX = 1_000;
  * A connect that has not finished by then is given up; Redis answers a greeting in well under a millisecond.
  */
 const CONNECT_MS_MAX = 5_000;
+/** A peer that vanished ends no connection: a machine lost, a cable pulled. TCP alone notices after many minutes. */
+const ANSWER_MS_MAX = 5_000;
 
 export class RedisSocket {
   readonly #options: RedisSocketOptions;
@@ -84,7 +89,9 @@ export class RedisSocket {
     if (!this.#held) return;
     this.#held = false;
     this.#deliver(true);
-    if (!this.#held) this.#socket?.resume();
+    if (this.#held) return;
+    this.#socket?.resume();
+    this.#watch();
   }
 
   /** Drops the connection because the owner cannot make sense of it; a new one is opened. */
@@ -130,6 +137,9 @@ export class RedisSocket {
       socket.on('data', (chunk: Buffer) => this.#append(chunk));
     }
     this.#socket = socket;
+    socket.on('timeout', () => {
+      if (socket === this.#socket && this.isOpen && !this.#held && this.#options.answerDue()) this.#lost('no answer');
+    });
     this.#timer = setTimeout(() => this.#lost('connecting took too long'), CONNECT_MS_MAX);
     socket.once(endpoint.tls === null ? 'connect' : 'secureConnect', () => this.#greet());
     // A socket that was replaced meanwhile still reports its end: only the current one counts.
@@ -154,6 +164,11 @@ export class RedisSocket {
     for (const command of commands) this.#socket?.write(encodeCommand(command));
   }
 
+  /** Every read and write starts the time anew; so does the end of a hold. */
+  #watch(): void {
+    this.#socket?.setTimeout(this.#options.answerMsMax ?? ANSWER_MS_MAX);
+  }
+
   #takeGreeting(): void {
     while (this.#repliesLeft > 0) {
       const reply = readLineReply(this.#buffer, this.#start, this.#end);
@@ -170,6 +185,7 @@ export class RedisSocket {
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#state = 'open';
     this.#attempts = 0;
+    this.#watch();
     this.#options.onOpen();
   }
 
