@@ -1,4 +1,4 @@
-"""Writes bench/models/mlp/1/model.onnx: a 64-256-128-1 perceptron with seeded weights, the benchmarks' yardstick.
+"""Writes bench/models/mlp/1/model.onnx, the benchmarks' yardstick: a seeded 64-256-128-1 perceptron.
 
     pip install onnx==1.23.2 numpy==2.4.6
     python bench/make_mlp.py

@@ -1,6 +1,7 @@
 /**
- * Rows per second of one worker's path on the 64-256-128-1 MLP: decode, run, encode, without pool and threads. Each
- * way in shows the share of `session.run` alone. Rows per second of processor time, so that a busy machine counts less.
+ * Rows per second of one worker's path on the 64-256-128-1 MLP: decode, run, encode, without pool and
+ * threads. Each way in shows the share of `session.run` alone. Rows per second of processor time, so that a
+ * busy machine counts less.
  *
  *   node bench/micro-infer.ts [seconds per case]
  */
@@ -86,9 +87,11 @@ for (const [title, spec, event, encoding] of cases) {
     const { user, system } = process.cpuUsage(cpu);
     const rowUs = (user + system) / batches / rows;
     const share = runUs / inferUs;
+    const perSecond = (1e6 / rowUs).toFixed(0).padStart(8);
+    const beside = (rowUs * (1 - share)).toFixed(2);
     console.log(
-      `${title.padEnd(38)} batch ${String(rows).padStart(3)}: ${(1e6 / rowUs).toFixed(0).padStart(8)} rows/s, ` +
-        `session.run ${(share * 100).toFixed(0)}%, decode and encode ${(rowUs * (1 - share)).toFixed(2)} us a row`,
+      `${title.padEnd(38)} batch ${String(rows).padStart(3)}: ${perSecond} rows/s, ` +
+        `session.run ${(share * 100).toFixed(0)}%, decode and encode ${beside} us a row`,
     );
   }
 }

@@ -1,6 +1,6 @@
 /**
- * Where a batch's predictions and details are written: the slab's output arena until that is full, from then on a
- * private buffer that takes its place (the spill). Offsets handed out are relative and hold in both.
+ * Where a batch's predictions and details are written: the slab's output arena until that is full, from then
+ * on a private buffer that takes its place (the spill). Offsets handed out are relative and hold in both.
  */
 export class OutArena {
   bytes: Buffer<ArrayBufferLike> = Buffer.alloc(0);

@@ -2,8 +2,9 @@ import type { TensorSpec } from '../schedule/slab.ts';
 import { type NumericData, product, sliceOf, type TensorData } from './tensors.ts';
 
 /**
- * One output of a batch, wherever its rows lie: in the slab's region, side by side in a tensor that ONNX Runtime
- * allocated, or each in a tensor of its own when the rows ran one by one. A cursor: `seek`, then read.
+ * One output of a batch, wherever its rows lie: in the slab's region, side by side in a tensor that ONNX
+ * Runtime allocated, or each in a tensor of its own when the rows ran one by one. A cursor: `seek`, then
+ * read.
  */
 export class OutputColumn {
   readonly spec: TensorSpec;

@@ -83,7 +83,9 @@ export class FieldDecoder {
     }));
   }
 
-  /** Fills row `row` of `inputs`, cleared before, from the event in `bytes[start, end)`. Throws InvalidEvent. */
+  /**
+   * Fills row `row` of `inputs`, cleared before, from the event in `bytes[start, end)`. Throws InvalidEvent.
+   */
   decodeBytes(
     bytes: Buffer<ArrayBufferLike>,
     view: DataView,

@@ -1,4 +1,6 @@
-/** golden.json: events and tensors with the predictions they must give, checked before a model takes traffic. */
+/**
+ * golden.json: events and tensors with the predictions they must give, checked before a model takes traffic.
+ */
 import { readFile } from 'node:fs/promises';
 import { ENCODING, FORM, RESULT, ROW, ROW_COLUMNS } from '../schedule/slab.ts';
 import { FieldDecoder } from './decode.ts';
@@ -47,7 +49,9 @@ export async function readGolden(path: string): Promise<Golden> {
   return { cases, tolerance };
 }
 
-/** Runs every case through the path that events take. Throws an Error that says which value differs, and how. */
+/**
+ * Runs every case through the path that events take. Throws an Error that says which value differs, and how.
+ */
 export async function checkGolden(model: Model, slab: SlabView, golden: Golden): Promise<void> {
   for (const [i, { data, inputs, outputs }] of golden.cases.entries()) {
     const at = `golden.json: cases[${i}]`;

@@ -1,4 +1,6 @@
-/** Loads one model in a worker: open, join with the manifest, try, check golden cases, warm every batch size. */
+/**
+ * Loads one model in a worker: open, join with the manifest, try, check golden cases, warm every batch size.
+ */
 import { pathToFileURL } from 'node:url';
 import { type InferenceSession, Tensor } from 'onnxruntime-node';
 import { FORM, ROW, ROW_COLUMNS, type TensorSpec } from '../schedule/slab.ts';
@@ -139,7 +141,8 @@ async function tryRun(
     one = await run(1);
   } catch (error) {
     throw new Error(
-      `model.onnx: a run with the first golden case (zeros without one) failed: ${(error as Error).message}; ` +
+      'model.onnx: a run with the first golden case (zeros without one) failed: ' +
+        `${(error as Error).message}; ` +
         'give a case that the model accepts in golden.json',
     );
   }
@@ -163,8 +166,9 @@ function repeated(row: TensorData, spec: TensorSpec, rows: number): TensorData {
 }
 
 /**
- * Runs every power of two up to `rowsMax` through the path that events take, so that neither ONNX Runtime's arenas
- * nor V8's compilers meet them for the first time under traffic. Returns the milliseconds of the largest.
+ * Runs every power of two up to `rowsMax` through the path that events take, so that neither ONNX Runtime's
+ * arenas nor V8's compilers meet them for the first time under traffic. Returns the milliseconds of the
+ * largest.
  */
 async function warm(
   model: Model,

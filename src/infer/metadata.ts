@@ -121,8 +121,9 @@ export function servedOutputs(onnx: readonly Declared[], manifest: readonly Mani
 }
 
 /**
- * Row shapes of the outputs, by what the file declares and what trial runs gave. `batched` holds when every output's
- * first dimension followed the number of rows; otherwise a row's output is the whole tensor of a run with one row.
+ * Row shapes of the outputs, by what the file declares and what trial runs gave. `batched` holds when every
+ * output's first dimension followed the number of rows; otherwise a row's output is the whole tensor of a run
+ * with one row.
  */
 export function joinOutputs(
   onnx: readonly Declared[],

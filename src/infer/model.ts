@@ -1,7 +1,8 @@
 /**
- * A model that is loaded and warm in this worker. A batch goes through three steps, row by row in the first and the
- * last: decode, run, encode. Whatever is wrong with a row stays with that row: it gets RESULT.invalid (the event is
- * malformed) or RESULT.failed (the model or its handler could not take it) and a detail, and its neighbours go on.
+ * A model that is loaded and warm in this worker. A batch goes through three steps, row by row in the first
+ * and the last: decode, run, encode. Whatever is wrong with a row stays with that row: it gets RESULT.invalid
+ * (the event is malformed) or RESULT.failed (the model or its handler could not take it) and a detail, and
+ * its neighbours go on.
  */
 import { FORM, RESULT, ROW, ROW_COLUMNS, type SlabLayout, slabLayout } from '../schedule/slab.ts';
 import { OutArena } from './arena.ts';
@@ -70,7 +71,10 @@ export class Model {
     };
   }
 
-  /** False: the row is settled as invalid or failed. It stays in the batch, and what it gives is not looked at. */
+  /**
+   * False: the row is settled as invalid or failed. It stays in the batch, and what it gives is not looked
+   * at.
+   */
   #decodeRow(slab: SlabView, row: number, placed: boolean): boolean {
     const { table } = slab;
     const at = row * ROW_COLUMNS;
@@ -87,8 +91,8 @@ export class Model {
       table[at + ROW.result] = RESULT.ok;
       return true;
     } catch (error) {
-      // Half a row must not run. One that came as tensors stays as it came: should this worker die, the batch runs
-      // again, and the row must be found as it was.
+      // Half a row must not run. One that came as tensors stays as it came: should this worker die, the batch
+      // runs again, and the row must be found as it was.
       if (table[at + ROW.form] === FORM.data && !placed) this.#clearRow(slab, row);
       // By name: a handler kept elsewhere may have loaded a copy of the class.
       const invalid = error instanceof Error && error.name === 'InvalidEvent';
@@ -129,7 +133,8 @@ export class Model {
         // One bad row fails a whole batch. Alone, only that row fails, and with the reason that is its own.
       }
     }
-    // All at once: ONNX Runtime starts each in a turn of the event loop, and turns are what a small run mostly costs.
+    // All at once: ONNX Runtime starts each in a turn of the event loop, and turns are what a small run
+    // mostly costs.
     const runs: Promise<void>[] = [];
     for (let row = first; row < first + rows; row++) {
       if (slab.table[row * ROW_COLUMNS + ROW.result] === RESULT.ok) runs.push(this.#runAlone(slab, row));

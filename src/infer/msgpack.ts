@@ -1,9 +1,10 @@
 /**
  * MessagePack, straight from and into slab memory. https://github.com/msgpack/msgpack/blob/master/spec.md
  *
- * Why not msgpackr here: events come from anyone. Its reader also takes its own extensions (record structures that it
- * compiles, regular expressions, shared references), which no event needs; and its writer cannot write into the slab.
- * Extensions are refused, nesting is bounded, and no length is believed before the bytes are there.
+ * Why not msgpackr here: events come from anyone. Its reader also takes its own extensions (record structures
+ * that it compiles, regular expressions, shared references), which no event needs; and its writer cannot
+ * write into the slab. Extensions are refused, nesting is bounded, and no length is believed before the bytes
+ * are there.
  */
 import type { OutArena } from './arena.ts';
 
@@ -23,13 +24,16 @@ export class MessagePackReader {
   #at = 0;
   #end = 0;
   #depth = 0;
-  /** The last event's keys in their order: the next event mostly has the same, and its strings need not be made. */
+  /**
+   * The last event's keys in their order: the next event mostly has the same, and its strings need not be
+   * made.
+   */
   readonly #keys: string[] = [];
   #keyCount = 0;
 
   /**
-   * Begins the map that lies in `bytes[start, end)` and returns how many fields it holds: `key` and `value` read them
-   * in turn, `finish` makes sure that nothing is left. `view` covers the same memory as `bytes`.
+   * Begins the map that lies in `bytes[start, end)` and returns how many fields it holds: `key` and `value`
+   * read them in turn, `finish` makes sure that nothing is left. `view` covers the same memory as `bytes`.
    */
   begin(bytes: Buffer<ArrayBufferLike>, view: DataView, start: number, end: number): number {
     this.#bytes = bytes;
@@ -48,8 +52,7 @@ export class MessagePackReader {
   }
 
   finish(): void {
-    const left = this.#end - this.#at;
-    if (left !== 0) throw new MessagePackError(`${left} bytes follow the end of the map`);
+    if (this.#at !== this.#end) throw new MessagePackError('something follows the end of the map');
   }
 
   /** The whole map as an object. */

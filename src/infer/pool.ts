@@ -1,4 +1,6 @@
-/** The main thread's side of the worker threads: batches go out, results come back, a dead worker is replaced. */
+/**
+ * The main thread's side of the worker threads: batches go out, results come back, a dead worker is replaced.
+ */
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import type { Worker } from 'node:worker_threads';
@@ -45,8 +47,9 @@ export class Pool {
   }
 
   /**
-   * Runs one batch. The slab belongs to the worker until this settles. Rejects with WORKER_DIED when the worker died
-   * or took longer than `inferMsMax`: its thread is gone, the slab is free, its rows are not done.
+   * Runs one batch. The slab belongs to the worker until this settles. Rejects with WORKER_DIED when the
+   * worker died or took longer than `inferMsMax`: its thread is gone, the slab is free, its rows are not
+   * done.
    */
   async run(task: InferTask): Promise<InferResult> {
     const stop = new AbortController();
@@ -61,8 +64,8 @@ export class Pool {
       if (!stop.signal.aborted) throw new SubitoError('WORKER_DIED', textOf(error), { cause: error });
       const what = `a batch of slot ${task.slot} took longer than ${this.#inferMsMax} ms`;
       notice('error', 'WORKER_HUNG', what);
-      // Told to end, native code ends when it pleases, and until then it may write. A slab that nobody gets back is a
-      // loss; one that is given away while a thread still writes to it is a wrong prediction.
+      // Told to end, native code ends when it pleases, and until then it may write. A slab that nobody gets
+      // back is a loss; one that is given away while a thread still writes to it is a wrong prediction.
       await Promise.all(before.filter((worker) => !this.#piscina.threads.includes(worker)).map(ended));
       throw new SubitoError('WORKER_DIED', what, { cause: error });
     } finally {
@@ -89,8 +92,9 @@ function notice(level: NoticeReport['level'], code: string, message: string): vo
 }
 
 /**
- * Starts the workers and resolves once every one of them is warm. Models that do not load are in `problems`, the
- * others serve. Rejects with WORKERS_NOT_STARTED when a worker dies on the way or takes longer than `loadMsMax`.
+ * Starts the workers and resolves once every one of them is warm. Models that do not load are in `problems`,
+ * the others serve. Rejects with WORKERS_NOT_STARTED when a worker dies on the way or takes longer than
+ * `loadMsMax`.
  */
 export async function startPool(options: PoolOptions): Promise<Pool> {
   const { specs, providers, threads, slabArenaBytes } = options;

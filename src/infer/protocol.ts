@@ -1,4 +1,7 @@
-/** What crosses the thread boundary between the pool (main thread) and a worker. Plain data, cloned by postMessage. */
+/**
+ * What crosses the thread boundary between the pool (main thread) and a worker. Plain data, cloned by
+ * postMessage.
+ */
 import type { Dtype, TensorSpec } from '../schedule/slab.ts';
 import type { FieldSpec } from './handler.ts';
 
@@ -100,8 +103,8 @@ export interface InferResult {
   /** Microseconds of `session.run` alone. */
   readonly runUs: number;
   /**
-   * Not null when the predictions did not fit the output arena: all of the slab's rows, `outOffset` counted from the
-   * start of this instead of the start of the arena.
+   * Not null when the predictions did not fit the output arena: all of the slab's rows, `outOffset` counted
+   * from the start of this instead of the start of the arena.
    */
   readonly spill: Uint8Array | null;
 }

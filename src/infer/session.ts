@@ -1,4 +1,5 @@
 /** An ONNX Runtime session over slab memory: tensors are views of the slab, nothing is copied in or out. */
+import * as onnxruntime from 'onnxruntime-node';
 import { InferenceSession, Tensor } from 'onnxruntime-node';
 import { ROW_COLUMNS, type SlabLayout, type TensorSpec } from '../schedule/slab.ts';
 import { OutputColumn } from './columns.ts';
@@ -166,6 +167,8 @@ export async function openSession(
   providers: readonly string[],
 ): Promise<{ session: InferenceSession; provider: string; notices: string[] }> {
   const notices: string[] = [];
+  // What goes wrong is thrown, with its reason; ONNX Runtime need not print it as well.
+  onnxruntime.env.logLevel = 'fatal';
   for (const provider of [...new Set([...providers, 'cpu'])]) {
     try {
       const session = await InferenceSession.create(onnxPath, {
@@ -174,7 +177,6 @@ export async function openSession(
         intraOpNumThreads: 1,
         interOpNumThreads: 1,
         executionMode: 'sequential',
-        // A row that a model refuses comes back as an error; it need not also be printed.
         logSeverityLevel: 4,
       });
       return { session, provider, notices };

@@ -22,7 +22,9 @@ const ARRAYS = {
   bool: Uint8Array,
 } as const;
 
-/** A view of `elements` elements at `byteOffset`. Strings have no bytes in a slab: asking for them is a bug. */
+/**
+ * A view of `elements` elements at `byteOffset`. Strings have no bytes in a slab: asking for them is a bug.
+ */
 export function viewOf(
   dtype: Dtype,
   buffer: ArrayBufferLike,
@@ -56,7 +58,9 @@ export function store(data: TensorData, at: number, dtype: Dtype, value: number 
   else data[at] = dtype === 'float16' ? toHalf(Number(value)) : Number(value);
 }
 
-/** One element as a JavaScript value: halves and 64-bit integers too small to need a bigint become numbers. */
+/**
+ * One element as a JavaScript value: halves and 64-bit integers too small to need a bigint become numbers.
+ */
 export function load(data: TensorData, at: number, dtype: Dtype): number | bigint | boolean | string {
   const value = data[at]!;
   if (dtype === 'bool') return value !== 0;

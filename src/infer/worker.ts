@@ -1,4 +1,7 @@
-/** The worker thread's entry point: loads every model, then serves the pool's tasks by the functions it exports. */
+/**
+ * The worker thread's entry point: loads every model, then serves the pool's tasks by the functions it
+ * exports.
+ */
 import { workerData } from 'node:worker_threads';
 import { loadModel } from './load.ts';
 import type { Model } from './model.ts';

@@ -171,9 +171,11 @@ function explain(issue: z.core.$ZodIssue, raw: unknown): string {
       text + (typeof part === 'number' ? `[${part}]` : `${text === '' ? '' : '.'}${String(part)}`),
     '',
   );
-  const node = nodeAt(schema, issue.path);
+  const nodes = nodesAt(schema, issue.path);
   if (issue.code === 'unrecognized_keys') {
-    const known = node instanceof z.ZodObject ? Object.keys(node.shape) : [];
+    const known = nodes
+      .flatMap(unwrapped)
+      .flatMap((n) => (n instanceof z.ZodObject ? Object.keys(n.shape) : []));
     return issue.keys
       .map((unknown) => {
         const guess = nearest(unknown, known);
@@ -184,7 +186,8 @@ function explain(issue: z.core.$ZodIssue, raw: unknown): string {
   }
   const value = issue.path.reduce<unknown>((at, part) => (at as Record<PropertyKey, unknown>)?.[part], raw);
   const shown = value === undefined ? 'missing' : (JSON.stringify(value) ?? '').slice(0, 80);
-  const expected = node?.description ?? issue.message;
+  const known = [...nodes, ...nodes.flatMap(unwrapped)].find((node) => node.description !== undefined);
+  const expected = known?.description ?? issue.message;
   return `${key === '' ? 'the file' : key} = ${shown}: not a value it can take; use ${expected}`;
 }
 
@@ -193,8 +196,8 @@ function deepest(issue: z.core.$ZodIssueInvalidUnion): z.core.$ZodIssue | undefi
   return issue.errors.flat().find((inner) => inner.path.length > 0 || inner.code === 'unrecognized_keys');
 }
 
-/** The schema's node at a path. */
-function nodeAt(root: z.ZodType, path: readonly PropertyKey[]): z.ZodType | undefined {
+/** The schema's nodes at a path: several where it passes through a union. */
+function nodesAt(root: z.ZodType, path: readonly PropertyKey[]): z.ZodType[] {
   let nodes: z.ZodType[] = [root];
   for (const part of path) {
     nodes = nodes.flatMap(unwrapped).flatMap((node) => {
@@ -204,8 +207,7 @@ function nodeAt(root: z.ZodType, path: readonly PropertyKey[]): z.ZodType | unde
       return next ? [next] : [];
     });
   }
-  const candidates = nodes.flatMap((node) => (node.description === undefined ? unwrapped(node) : [node]));
-  return candidates.find((node) => node instanceof z.ZodObject) ?? candidates[0];
+  return nodes;
 }
 
 /** Through `optional` and into the branches of a union. */

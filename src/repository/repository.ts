@@ -67,7 +67,10 @@ function readModel(name: string, dir: string, slot: number, batchRowsMax: number
   };
 }
 
-/** Enough that ONNX Runtime's cost per call no longer shows (7 us against 0.5 us a row), small enough to be quick. */
+/**
+ * Enough that ONNX Runtime's cost per call no longer shows (7 us against 0.5 us a row), small enough to be
+ * quick.
+ */
 const DEFAULT_ROWS = 256;
 
 function chooseVersion(dir: string, stable: number | 'latest'): number {

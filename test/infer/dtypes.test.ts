@@ -1,4 +1,5 @@
-// Every dtype through decode, run and encode: MessagePack and JSON in and out, raw bytes in a field, raw features.
+// Every dtype through decode, run and encode: MessagePack and JSON in and out, raw bytes in a field, raw
+// features.
 import { pack } from 'msgpackr';
 import { expect, test } from 'vitest';
 import { loadFixture, runRows } from '../support/models.ts';
@@ -53,7 +54,8 @@ const cases: Record<string, DtypeCase> = {
     raw: new BigInt64Array([-5n, big, 2n ** 53n - 1n]),
     bad: [
       '9223372036854775808',
-      'x[1]: must be a whole number from -9223372036854775808 to 9223372036854775807, got "9223372036854775808"',
+      'x[1]: must be a whole number from -9223372036854775808 to 9223372036854775807, ' +
+        'got "9223372036854775808"',
     ],
   },
   uint8: {

@@ -80,7 +80,7 @@ test('named fields: order, defaults, types; each wrong event stays alone', async
     [{ data: pack({ energy: 1, year: 1 }).subarray(0, 12) }, 'data: ends in the middle of a value'],
     [
       { data: Buffer.concat([pack({ energy: 1, year: 1 }), pack(1)]) },
-      'data: 1 bytes follow the end of the map',
+      'data: something follows the end of the map',
     ],
     [{ data: Buffer.from([0xdf, 0xff, 0xff, 0xff, 0xff]) }, 'data: ends in the middle of a value'],
     [{ data: Buffer.from([0x81, 0x01, 0x01]) }, 'data: a key must be a string'],

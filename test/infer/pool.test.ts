@@ -1,0 +1,183 @@
+// Real worker threads: every model in each of them, slabs in shared memory, workers that die or hang.
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { pack } from 'msgpackr';
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { type Pool, type PoolOptions, startPool } from '../../src/infer/pool.ts';
+import type { InferResult, ModelSpec } from '../../src/infer/protocol.ts';
+import { channels, type NoticeReport } from '../../src/observe/channels.ts';
+import { scanModels } from '../../src/repository/repository.ts';
+import { FORM, ROW, ROW_COLUMNS, slabLayout } from '../../src/schedule/slab.ts';
+import { fixture, modelsPath } from '../support/models.ts';
+
+const ARENA = 4096;
+let dir = '';
+let pool: Pool | null = null;
+const notices: NoticeReport[] = [];
+const onNotice = (message: unknown) => notices.push(message as NoticeReport);
+
+beforeAll(async () => {
+  dir = await mkdtemp(join(tmpdir(), 'subito-pool-'));
+  channels.notice.subscribe(onNotice);
+});
+afterEach(async () => {
+  await pool?.stop();
+  pool = null;
+  notices.length = 0;
+});
+afterAll(async () => {
+  channels.notice.unsubscribe(onNotice);
+  await rm(dir, { recursive: true });
+});
+
+async function start(specs: readonly ModelSpec[], changes: Partial<PoolOptions> = {}): Promise<Pool> {
+  pool = await startPool({ specs, providers: ['cpu'], threads: 2, slabArenaBytes: ARENA, ...changes });
+  return pool;
+}
+
+/** A slab of a model, as the main thread makes it. */
+class HandMadeSlab {
+  readonly shared: SharedArrayBuffer;
+  readonly #layout;
+  readonly #table: Int32Array;
+  readonly #slot: number;
+  readonly #slab: number;
+
+  constructor(from: Pool, slot: number, rowsMax: number, slab: number) {
+    const { inputs, outputs } = from.loaded.find((model) => model.slot === slot)!;
+    this.#layout = slabLayout(inputs, outputs, rowsMax, ARENA);
+    this.shared = new SharedArrayBuffer(this.#layout.bytes);
+    this.#table = new Int32Array(this.shared, 0, rowsMax * ROW_COLUMNS);
+    this.#slot = slot;
+    this.#slab = slab;
+  }
+
+  run(from: Pool, events: readonly object[]): Promise<InferResult> {
+    let inOffset = 0;
+    events.forEach((event, row) => {
+      const bytes = pack(event);
+      new Uint8Array(this.shared).set(bytes, this.#layout.arenaInOffset + inOffset);
+      const at = row * ROW_COLUMNS;
+      this.#table[at + ROW.form] = FORM.data;
+      this.#table[at + ROW.inOffset] = inOffset;
+      this.#table[at + ROW.inLength] = bytes.length;
+      inOffset += bytes.length;
+    });
+    const { shared } = this;
+    return from.run({ slot: this.#slot, slab: this.#slab, shared, first: 0, rows: events.length });
+  }
+
+  results(rows: number): number[] {
+    return Array.from({ length: rows }, (_, row) => this.#table[row * ROW_COLUMNS + ROW.result]!);
+  }
+
+  output(index: number, count: number): Float32Array {
+    return new Float32Array(this.shared, this.#layout.outputOffsets[index]!, count);
+  }
+}
+
+/** A model whose handler does what its events say. */
+async function obedient(slot: number): Promise<ModelSpec> {
+  const handlerPath = join(dir, 'handler.ts');
+  await writeFile(
+    handlerPath,
+    `export const handler = { fields: [], predicts: [], create: () => ({
+      decode(data, row) {
+        if (data.do === 'exit') process.exit(3);
+        if (data.do === 'throw later') setTimeout(() => { throw new Error('out of turn'); });
+        if (data.do === 'hang') for (;;);
+        row.x[0] = data.x;
+      },
+      encode: (outputs) => ({ y: outputs.y }),
+    }) };`,
+  );
+  return fixture('no_batch', { slot, handlerPath });
+}
+
+test('every fixture that can be served is, and the one that cannot says why', async () => {
+  const { specs, problems } = scanModels(modelsPath, { batchRowsMax: 16 });
+  expect(problems).toEqual([]);
+  const { loaded, problems: unloaded } = await start(specs);
+  expect(loaded.map(({ slot }) => specs[slot]?.name).sort()).toEqual(
+    specs.map(({ name }) => name).filter((name) => name !== 'free_dim'),
+  );
+  expect(unloaded).toEqual([
+    {
+      model: 'free_dim@1',
+      message: expect.stringMatching(/free_dim\/model\.onnx: input x .* give its shape/),
+    },
+  ]);
+});
+
+test('batches of several slabs at once, in any order, over and over', async () => {
+  const running = await start([fixture('mixed', { slot: 0 }), fixture('classifier', { slot: 1 })]);
+  const slabs = [0, 1, 2, 3].map((slab) => new HandMadeSlab(running, 0, 8, slab));
+  for (let round = 0; round < 50; round++) {
+    await Promise.all(
+      slabs.map(async (slab, k) => {
+        const n = round * 10 + k;
+        const result = await slab.run(running, [
+          { x: [k, 1], n, flag: false },
+          { x: [k, 1], n: 'bad', flag: true },
+        ]);
+        expect(result).toMatchObject({ spill: null });
+        expect(slab.results(2)).toEqual([0, 1]);
+        expect(slab.output(0, 1)[0]).toBe(k + 1 + 10 * n);
+      }),
+    );
+  }
+});
+
+test('a worker that exits fails its batch alone and is replaced', async () => {
+  const running = await start([await obedient(0)]);
+  const slabs = [0, 1, 2].map((slab) => new HandMadeSlab(running, 0, 8, slab));
+  const [bad, good] = await Promise.allSettled([
+    slabs[0]!.run(running, [{ do: 'exit' }]),
+    slabs[1]!.run(running, [{ x: 4 }]),
+  ]);
+  expect(bad).toMatchObject({ status: 'rejected', reason: { code: 'WORKER_DIED', retryable: true } });
+  expect(good.status).toBe('fulfilled');
+  await Promise.all(slabs.map((slab) => slab.run(running, [{ x: 5 }])));
+  for (const slab of slabs) expect(slab.output(0, 1)[0]).toBe(10);
+});
+
+test('a worker that throws out of turn is replaced', async () => {
+  const running = await start([await obedient(0)], { threads: 1 });
+  const slab = new HandMadeSlab(running, 0, 8, 0);
+  await slab.run(running, [{ do: 'throw later', x: 1 }]);
+  await expect.poll(() => notices).toMatchObject([{ code: 'WORKER_DIED', message: 'out of turn' }]);
+  await slab.run(running, [{ x: 6 }]);
+  expect(slab.output(0, 1)[0]).toBe(12);
+});
+
+test('a worker that hangs is replaced, and its slab comes back when its thread is gone', async () => {
+  const running = await start([await obedient(0)], { threads: 1, inferMsMax: 200 });
+  const slab = new HandMadeSlab(running, 0, 8, 0);
+  await expect(slab.run(running, [{ do: 'hang' }])).rejects.toMatchObject({
+    code: 'WORKER_DIED',
+    message: 'a batch of slot 0 took longer than 200 ms',
+  });
+  expect(notices).toMatchObject([{ code: 'WORKER_HUNG' }]);
+});
+
+test('a worker that cannot start is an error, not a wait', async () => {
+  const handlerPath = join(dir, 'exit.ts');
+  await writeFile(handlerPath, 'process.exit(4);');
+  await expect(start([fixture('no_batch', { handlerPath })])).rejects.toMatchObject({
+    code: 'WORKERS_NOT_STARTED',
+  });
+  const slow = join(dir, 'slow.ts');
+  await writeFile(slow, 'await new Promise((resolve) => setTimeout(resolve, 60_000));');
+  await expect(
+    start([fixture('no_batch', { handlerPath: slow })], { loadMsMax: 1000 }),
+  ).rejects.toMatchObject({
+    code: 'WORKERS_NOT_STARTED',
+    message: expect.stringContaining('0 of 2 workers were warm'),
+  });
+});
+
+test('a provider that is not there is a notice', async () => {
+  await start([fixture('no_batch')], { providers: ['cuda'], threads: 1 });
+  expect(notices).toMatchObject([{ level: 'warn', code: 'PROVIDER_FALLBACK' }]);
+});
