@@ -1,16 +1,17 @@
 /**
- * Listeners whose plays come from a backend: XADD to the events stream, pipelined on a connection of their own. One
- * follower reads all predictions and dead letters with XREAD, as any consumer would.
+ * Listeners whose plays come from a backend: XADD to the events stream, pipelined on a connection of their own. The
+ * predictions and dead letters of all of them are followed with XREAD, as any consumer would.
  */
 import { encodeCommand, RedisReplyError, type Reply } from '../load/resp.ts';
 import { StreamTail } from '../load/tail.ts';
 import { RedisWire } from '../load/wire.ts';
 import type { Question } from './listener.ts';
-import { decodeOutputs, guessesOf, packr, RETRY_MS, type Settle, type Way } from './way.ts';
+import { guessesOf, packr, RETRY_MS, type Settle, type Way } from './way.ts';
 
 export interface RedisWayOptions {
   readonly url: string;
   readonly stream: string;
+  /** Its `outputs` are JSON: the stream's `encoding` in the configuration says so. */
   readonly predictions: string;
   readonly deadletters: string;
   readonly settle: Settle;
@@ -18,8 +19,8 @@ export interface RedisWayOptions {
 
 export class RedisWay implements Way {
   readonly #options: RedisWayOptions;
+  readonly #tails: readonly StreamTail[];
   #wire: RedisWire | null = null;
-  #tail: StreamTail | null = null;
   #commands: Buffer[] = [];
   #events: string[] = [];
   #retry: NodeJS.Timeout | null = null;
@@ -27,24 +28,28 @@ export class RedisWay implements Way {
 
   constructor(options: RedisWayOptions) {
     this.#options = options;
+    const { url, predictions, deadletters, settle } = options;
+    // Entries of other producers come by too; their events are known to nobody here.
+    this.#tails = [
+      new StreamTail({
+        url,
+        stream: predictions,
+        fields: ['event', 'outputs'],
+        onEntry: (_id, text) => settle(text(0) ?? '', guessesOf(parseJson(text(1)))),
+      }),
+      new StreamTail({
+        url,
+        stream: deadletters,
+        fields: ['event', 'reason', 'detail'],
+        onEntry: (_id, text) => settle(text(0) ?? '', `${text(1)} ${text(2) ?? ''}`.trim()),
+      }),
+    ];
   }
 
   async open(): Promise<void> {
-    const { url, predictions, deadletters } = this.#options;
-    const wire = await RedisWire.connect(url);
-    const tail = new StreamTail(url, [predictions, deadletters], (_stream, _id, fields) =>
-      this.#entry(fields),
-    );
-    try {
-      await tail.open(() => this.#lost());
-    } catch (error) {
-      wire.close();
-      throw error;
-    }
-    wire.onLost = () => this.#lost();
-    this.#wire = wire;
-    this.#tail = tail;
-    if (this.#closed) this.close();
+    const wire = await this.#connect();
+    // From here on they find back by themselves, and miss nothing.
+    await Promise.all(this.#tails.map((tail) => tail.open(wire)));
   }
 
   ready(): boolean {
@@ -73,34 +78,32 @@ export class RedisWay implements Way {
   close(): void {
     this.#closed = true;
     if (this.#retry !== null) clearTimeout(this.#retry);
-    this.#tail?.close();
+    for (const tail of this.#tails) tail.close();
     this.#wire?.close();
     this.#wire = null;
   }
 
-  /** A prediction or a dead letter; those of other producers are no business of ours. */
-  #entry(fields: ReadonlyMap<string, string>): void {
-    const event = fields.get('event');
-    if (event === undefined) return;
-    const outputs = fields.get('outputs');
-    if (outputs !== undefined)
-      this.#options.settle(event, guessesOf(decodeOutputs(Buffer.from(outputs, 'latin1'))));
-    else this.#options.settle(event, `${fields.get('reason')} ${fields.get('detail') ?? ''}`.trim());
-  }
-
-  #lost(): void {
-    if (this.#closed || this.#wire === null) return;
-    this.#tail?.close();
-    this.#wire.close();
-    this.#wire = null;
-    this.#again();
+  async #connect(): Promise<RedisWire> {
+    const wire = await RedisWire.connect(this.#options.url);
+    wire.onLost = () => {
+      this.#wire = null;
+      this.#again();
+    };
+    if (this.#closed) wire.close();
+    else this.#wire = wire;
+    return wire;
   }
 
   #again(): void {
-    this.#retry = setTimeout(() => {
-      this.open().catch(() => {
-        if (!this.#closed) this.#again();
-      });
-    }, RETRY_MS);
+    if (this.#closed) return;
+    this.#retry = setTimeout(() => void this.#connect().catch(() => this.#again()), RETRY_MS);
+  }
+}
+
+function parseJson(text: string | undefined): unknown {
+  try {
+    return JSON.parse(text ?? 'null');
+  } catch {
+    return null;
   }
 }

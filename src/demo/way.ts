@@ -31,12 +31,3 @@ export function guessesOf(outputs: unknown): Guess[] {
   if (!Array.isArray(songs) || !Array.isArray(probabilities)) return [];
   return songs.slice(0, GUESSES).map((song, at) => [String(song), Number(probabilities[at] ?? 0)]);
 }
-
-/** `outputs` of a stream entry, MessagePack or JSON: no map of MessagePack begins with the byte of `{`. */
-export function decodeOutputs(bytes: Buffer): unknown {
-  try {
-    return bytes[0] === 0x7b ? JSON.parse(bytes.toString('utf8')) : packr.unpack(bytes);
-  } catch {
-    return null;
-  }
-}
