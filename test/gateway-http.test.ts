@@ -225,6 +225,31 @@ test.each(failures)('%j is answered with %i %s', async (answer, status, code, re
   ]);
 });
 
+function thrower(): never {
+  throw new Error('a bug');
+}
+
+test('an engine that throws, or answers nonsense, is a 500 and stays inside', async () => {
+  const started = await start();
+  const nonsense = { ...OK, outputs: Buffer.from('{"score":') };
+  for (const answer of [() => nonsense, thrower]) {
+    started.backend.answer = answer;
+    for (const body of [{ data: {} }, { inputs: [ENERGY] }]) {
+      const response = await post(started, INFER, body);
+      expect([response.status, await response.json()]).toEqual([
+        500,
+        { error: 'the engine failed on this request', code: 'internal' },
+      ]);
+    }
+  }
+  // Later, from the engine's own stack.
+  started.backend.answer = () => null;
+  const late = post(started, INFER, { inputs: [ENERGY] });
+  await until(() => started.backend.held.length === 2);
+  expect(() => started.backend.held[0]?.(nonsense)).not.toThrow();
+  expect((await late).status).toBe(500);
+});
+
 test('unknown paths, models and methods', async () => {
   const started = await start();
   for (const path of ['/v2/models/nope', '/v2/models/genre/versions/9', '/v2/nope', '/nope', '/v2/models']) {

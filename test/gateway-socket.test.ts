@@ -67,6 +67,31 @@ test.each(['subito.v1.json', 'subito.v1.msgpack'])('a direct event is answered (
   });
 });
 
+test('outputs that cannot be read are an internal error; a prediction like that is skipped', async () => {
+  const { ws, backend, gateway } = await start();
+  const nonsense = Buffer.from([0x82, 0xa1]);
+  backend.answer = () => ({ ...OK, outputs: nonsense });
+  const one = await player(ws);
+  expect(await one.ask({ t: 'event', id: 3, d: {} })).toMatchObject({ code: 100 });
+  await one.ask({ t: 'sub', id: 4, ch: 'key:u42' });
+  gateway.publish(prediction(1, { outputs: nonsense }));
+  gateway.publish(prediction(2));
+  expect(await one.take((frame) => frame['t'] === 'pred')).toMatchObject({ seq: 2, conf: 1, d: { n: 2 } });
+});
+
+test('an append that throws is an internal error, and the id is free again', async () => {
+  const { ws, backend } = await start();
+  const { append } = backend;
+  backend.append = () => {
+    throw new Error('a bug');
+  };
+  const one = await player(ws);
+  const event = { t: 'event', key: 'u42', eid: 'e1', via: 'stream', d: {} };
+  expect(await one.ask({ ...event, id: 4 })).toMatchObject({ code: 100 });
+  backend.append = append;
+  expect(await one.ask({ ...event, id: 5 })).toMatchObject({ t: 'ack', dup: false });
+});
+
 test('model and key may be left out', async () => {
   const { ws, backend } = await start();
   const one = await player(ws);

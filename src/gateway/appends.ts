@@ -62,7 +62,8 @@ export class Appends {
     }
     const fresh: Entry = { sid: '', atMs: nowMs, waiting: [] };
     if (id !== '') this.#entries.set(id, fresh);
-    this.#options.append(event).then(
+    // Inside a promise, so that one which throws at once fails like one which rejects.
+    new Promise<string>((resolve) => resolve(this.#options.append(event))).then(
       (sid) => {
         fresh.sid = sid;
         done({ sid, dup: false, error: undefined });

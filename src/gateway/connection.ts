@@ -149,12 +149,25 @@ export class Connection implements Outlet {
 
   #infer(id: RequestId, event: DirectEvent): void {
     try {
-      this.#shared.backend.infer(event, (answer) => this.#run(this.#protocol.answered(id, event, answer)));
+      this.#shared.backend.infer(event, (answer) => this.#answered(id, event, answer));
     } catch (error) {
-      const detail = error instanceof Error ? error.message : String(error);
-      channels.notice.publish({ level: 'error', code: 'GATEWAY_INFER_THREW', message: detail });
-      this.#run(this.#protocol.answered(id, event, { ...FAILED, detail: 'the engine failed on this event' }));
+      notice('GATEWAY_INFER_THREW', error);
+      this.#answered(id, event, FAILED);
     }
+  }
+
+  /** Called by the engine: nothing may be thrown back into it. */
+  #answered(id: RequestId, event: DirectEvent, answer: Answer): void {
+    let spoken = answer;
+    try {
+      if (answer.outputs.length > 0) {
+        spoken = { ...answer, outputs: recode(answer.outputs, this.#codec.json) };
+      }
+    } catch (error) {
+      notice('GATEWAY_OUTPUTS_MALFORMED', error);
+      spoken = FAILED;
+    }
+    this.#run(this.#protocol.answered(id, event, spoken));
   }
 
   #append(id: RequestId, event: StreamEvent): void {
@@ -172,7 +185,7 @@ export class Connection implements Outlet {
   #sendFrame(action: Extract<Action, { do: 'send' }>): void {
     const { frame, outputs } = action;
     const none = outputs === undefined || outputs.length === 0;
-    this.#send(this.#codec.encode(frame, none ? undefined : recode(outputs, this.#codec.json)));
+    this.#send(this.#codec.encode(frame, none ? undefined : outputs));
   }
 
   #send(bytes: Uint8Array): void {
@@ -195,11 +208,16 @@ const FAILED: Answer = {
   status: 'failed',
   model: '',
   outputs: new Uint8Array(0),
-  detail: '',
+  detail: 'the engine failed on this event',
   retryMs: 0,
   waitUs: 0,
   inferUs: 0,
 };
+
+function notice(code: string, error: unknown): void {
+  const message = error instanceof Error ? error.message : String(error);
+  channels.notice.publish({ level: 'error', code, message });
+}
 
 /** What a client may know of a failed append: a SubitoError says whether to try again, all else stays inside. */
 function reasonOf(error: unknown): { retryable: boolean; detail: string } {

@@ -5,7 +5,6 @@
 import { Packr } from 'msgpackr';
 import type { Prediction } from './backend.ts';
 import { recode } from './codec.ts';
-import { mapEntries } from './msgpack.ts';
 
 const packr = new Packr({ useRecords: false, variableMapSize: true });
 
@@ -30,36 +29,60 @@ export class SharedTail {
   }
 }
 
-function sharedFields(prediction: Prediction): Record<string, unknown> {
-  const { sid, event, source, key, model, status, waitUs, inferUs } = prediction;
-  return {
-    ...(sid === '' ? {} : { sid }),
-    ...(event === '' ? {} : { re: event }),
-    ...(source === '' ? {} : { src: source }),
+/**
+ * `"sid":...,"d":{...}}`: what follows the head, to the end of the frame. Put together by hand, because this runs for
+ * every prediction that anyone wants.
+ */
+function jsonTail(prediction: Prediction): Buffer {
+  const { sid, event, source, key, model, status, waitUs, inferUs, outputs } = prediction;
+  let text = sid === '' ? '' : `"sid":"${sid}",`;
+  if (event !== '') text += `"re":${JSON.stringify(event)},`;
+  if (source !== '') text += `"src":${JSON.stringify(source)},`;
+  text += `"key":${JSON.stringify(key)},"model":${JSON.stringify(model)},"st":${JSON.stringify(status)},`;
+  text += `"ms":{"q":${waitUs / 1000},"i":${inferUs / 1000}}`;
+  if (outputs.length === 0) return Buffer.from(`${text}}`, 'utf8');
+  text += ',"d":';
+  const values = recode(outputs, true);
+  const textBytes = Buffer.byteLength(text);
+  const out = Buffer.allocUnsafe(textBytes + values.length + 1);
+  out.write(text, 0, 'utf8');
+  out.set(values, textBytes);
+  out[out.length - 1] = 0x7d;
+  return out;
+}
+
+/** One byte with the number of entries, then the entries: the head says how many there are in all. */
+function msgpackTail(prediction: Prediction): Buffer {
+  const { sid, event, source, key, model, status, waitUs, inferUs, outputs } = prediction;
+  const fields: Record<string, unknown> = {
     key,
     model,
     st: status,
     ms: { q: waitUs / 1000, i: inferUs / 1000 },
   };
+  let count = 4;
+  if (sid !== '') count = add(fields, 'sid', sid, count);
+  if (event !== '') count = add(fields, 're', event, count);
+  if (source !== '') count = add(fields, 'src', source, count);
+  // Fewer than sixteen entries: the map's head is one byte, which the count replaces.
+  const entries = packr.pack(fields);
+  if (outputs.length === 0) {
+    entries[0] = count;
+    return entries;
+  }
+  const values = recode(outputs, false);
+  const out = Buffer.allocUnsafe(entries.length + 2 + values.length);
+  out.set(entries, 0);
+  out[0] = count + 1;
+  out[entries.length] = 0xa1;
+  out[entries.length + 1] = 0x64;
+  out.set(values, entries.length + 2);
+  return out;
 }
 
-/** `"sid":...,"d":{...}}`: what follows the head, to the end of the frame. */
-function jsonTail(prediction: Prediction): Buffer {
-  const text = JSON.stringify(sharedFields(prediction)).slice(1);
-  if (prediction.outputs.length === 0) return Buffer.from(text, 'utf8');
-  const open = Buffer.from(`${text.slice(0, -1)},"d":`, 'utf8');
-  return Buffer.concat([open, recode(prediction.outputs, true), Buffer.from('}')]);
-}
-
-/** One byte with the number of entries, then the entries: the head says how many there are in all. */
-function msgpackTail(prediction: Prediction): Buffer {
-  const map = packr.pack(sharedFields(prediction));
-  const count = mapEntries(map).length;
-  const entries = map.subarray(1);
-  const count1 = Buffer.of(count);
-  if (prediction.outputs.length === 0) return Buffer.concat([count1, entries]);
-  const d = Buffer.of(0xa1, 0x64);
-  return Buffer.concat([Buffer.of(count + 1), entries, d, recode(prediction.outputs, false)]);
+function add(fields: Record<string, unknown>, name: string, value: string, count: number): number {
+  fields[name] = value;
+  return count + 1;
 }
 
 /** The head's constant part for one channel. */

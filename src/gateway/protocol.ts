@@ -58,6 +58,7 @@ export interface SubscriptionRequest {
 export type RequestId = number | string | undefined;
 
 export type Action =
+  /** `outputs` becomes the frame's `d`: the encoding is whatever `answered` was given. */
   | { readonly do: 'send'; readonly frame: Outbound; readonly outputs?: Uint8Array }
   | { readonly do: 'close'; readonly close: CloseKind }
   | { readonly do: 'subscribe'; readonly request: SubscriptionRequest }

@@ -131,6 +131,16 @@ class Listener {
     this.#addresses.forget(nowMs);
   }
 
+  /** One that cannot be read must not stop the tail that brought it: its subscribers see it in `conf`. */
+  publish(prediction: Prediction): void {
+    try {
+      this.hub.offer(prediction);
+    } catch (error) {
+      const message = `${prediction.sid}: ${error instanceof Error ? error.message : String(error)}`;
+      channels.notice.publish({ level: 'error', code: 'GATEWAY_PREDICTION_MALFORMED', message });
+    }
+  }
+
   async drain(): Promise<void> {
     this.#draining = true;
     for (const connection of [...this.#connections]) connection.end(CLOSES.draining);
@@ -254,7 +264,7 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
     get connections() {
       return listener.connections;
     },
-    publish: (prediction) => listener.hub.offer(prediction),
+    publish: (prediction) => listener.publish(prediction),
     drain: () => (drained ??= stop()),
   };
 }

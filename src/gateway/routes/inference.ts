@@ -6,6 +6,7 @@
 import type { FieldSpec } from '../../infer/handler.ts';
 import { InvalidEvent } from '../../infer/handler.ts';
 import type { Limits } from '../../limits.ts';
+import { channels } from '../../observe/channels.ts';
 import type { Answer, Backend, ModelInfo } from '../backend.ts';
 import { decodeOutputs, parseJsonObject } from '../codec.ts';
 import type { FieldLimits } from '../fields.ts';
@@ -132,18 +133,30 @@ function inferRoute(
     return;
   }
   exchange.readBody(head, options.limits.httpBodyBytesMax, (bytes) => {
-    try {
+    guarded(exchange, () => {
       const body = parseJsonObject(bytes);
       if (body['inputs'] === undefined && body['data'] !== undefined) {
         inferEvent(options, name, body, exchange);
       } else inferTensors(options, name, model, body, exchange);
-    } catch (error) {
-      if (error instanceof Malformed)
-        exchange.error(400, 'malformed', `the body is not taken: ${error.message}`);
-      else if (error instanceof InvalidEvent) exchange.error(400, 'invalid_request', error.message);
-      else throw error;
-    }
+    });
   });
+}
+
+/** Both the socket library and the engine call back here, and neither can do anything with an exception. */
+function guarded(exchange: Exchange, work: () => void): void {
+  try {
+    work();
+  } catch (error) {
+    if (error instanceof Malformed) {
+      exchange.error(400, 'malformed', `the body is not taken: ${error.message}`);
+    } else if (error instanceof InvalidEvent) {
+      exchange.error(400, 'invalid_request', error.message);
+    } else {
+      const message = error instanceof Error ? error.message : String(error);
+      channels.notice.publish({ level: 'error', code: 'GATEWAY_INFER_THREW', message });
+      exchange.error(500, 'internal', 'the engine failed on this request');
+    }
+  }
 }
 
 /** What both forms say about the event, beside its data. */
@@ -163,18 +176,22 @@ function inferEvent(options: InferenceOptions, model: string, body: Fields, exch
   const event = optionalText(body, 'event', options.limits.eventIdBytesMax);
   const bytes = Buffer.from(JSON.stringify(data), 'utf8');
   options.backend.infer({ model, event, ...common, data: bytes, json: true }, (answer) => {
-    if (answer.status !== 'ok' && answer.status !== 'degraded') {
-      fail(exchange, answer, '');
-      return;
-    }
-    exchange.json(200, {
-      model: answer.model,
-      status: answer.status,
-      outputs: decodeOutputs(answer.outputs),
-      wait_us: answer.waitUs,
-      infer_us: answer.inferUs,
-      ...(event === '' ? {} : { event }),
-    });
+    guarded(exchange, () => replyEvent(exchange, event, answer));
+  });
+}
+
+function replyEvent(exchange: Exchange, event: string, answer: Answer): void {
+  if (answer.status !== 'ok' && answer.status !== 'degraded') {
+    fail(exchange, answer, '');
+    return;
+  }
+  exchange.json(200, {
+    model: answer.model,
+    status: answer.status,
+    outputs: decodeOutputs(answer.outputs),
+    wait_us: answer.waitUs,
+    infer_us: answer.inferUs,
+    ...(event === '' ? {} : { event }),
   });
 }
 
@@ -196,7 +213,9 @@ function inferTensors(
     window: Math.min(model.rowsMax, WINDOW_ROWS_MAX),
     infer: (row: number, answer: (answer: Answer) => void) => {
       const data = Buffer.from(JSON.stringify(rows[row]), 'utf8');
-      options.backend.infer({ model: name, event: id, ...common, data, json: true }, answer);
+      options.backend.infer({ model: name, event: id, ...common, data, json: true }, (one) => {
+        guarded(exchange, () => answer(one));
+      });
     },
     decode: decodeOutputs,
     wanted: () => exchange.open,
