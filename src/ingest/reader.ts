@@ -199,14 +199,15 @@ export class StreamReader {
   #onError(message: string): void {
     this.#reading = false;
     this.#endStop();
-    if (message.startsWith('UNBLOCKED')) return;
+    if (this.#stopping) return;
     channels.notice.publish({
       level: 'warn',
       code: 'READER_REFUSED',
       message: `${this.#options.stream}: ${message}`,
     });
     const again = () => setTimeout(() => this.#read(), RETRY_MS);
-    if (message.startsWith('NOGROUP')) this.#options.createGroup().then(again, again);
+    // Redis 7.0 ends a wait with UNBLOCKED when the stream is deleted, and answers NOGROUP only to the next read.
+    if (/^(NOGROUP|UNBLOCKED)/.test(message)) this.#options.createGroup().then(again, again);
     else again();
   }
 
