@@ -138,8 +138,8 @@ export class PredictionTail {
       source: text(SOURCE),
       outputs:
         start < 0 ? buffer.subarray(0, 0) : buffer.subarray(start, entry.fields[2 * OUTPUTS + 1] as number),
-      waitUs: Number(text(WAIT)),
-      inferUs: Number(text(INFER)),
+      waitUs: Number(text(WAIT)) || 0,
+      inferUs: Number(text(INFER)) || 0,
     });
     return true;
   }
