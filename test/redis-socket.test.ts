@@ -20,6 +20,7 @@ class Lines {
   opens = 0;
   /** Lines that may still be taken; then it holds. */
   room = Number.POSITIVE_INFINITY;
+  due = false;
   bufferMax = 0;
   waitingMax = 0;
   readonly socket: RedisSocket;
@@ -35,6 +36,8 @@ class Lines {
       },
       onBytes: (buffer, start, end) => this.#take(buffer, start, end),
       onClose: (reason) => this.reasons.push(reason),
+      answerDue: () => this.due,
+      answerMsMax: 300,
     });
     sockets.push(this.socket);
     this.socket.open();
@@ -173,6 +176,35 @@ describe('against a plain server', () => {
     }
     relay.close();
   });
+});
+
+test('a server that falls silent is given up when an answer is due, and not before', async () => {
+  const redis = await startRedis();
+  const relay = await Relay.to(redis.port);
+  const owner = await new Lines(endpointOf(redis, relay.port)).opened();
+  await sleep(700);
+  expect(owner.reasons, 'nothing was asked').toEqual([]);
+  owner.due = true;
+  for (let i = 0; i < 4; i += 1) {
+    owner.send('PING');
+    await sleep(200);
+  }
+  expect(owner.reasons, 'answers came').toEqual([]);
+  // The owner's own pause is not the server's.
+  owner.room = 0;
+  owner.send('PING');
+  await sleep(700);
+  expect(owner.reasons, 'held').toEqual([]);
+  relay.silent = true;
+  owner.room = 100;
+  owner.socket.release();
+  await until('given up', () => owner.reasons.length === 1, 1000);
+  expect(owner.reasons).toEqual(['no answer']);
+  relay.silent = false;
+  owner.due = false;
+  await owner.opened(2);
+  relay.close();
+  await redis.stop();
 });
 
 test('a server that is restarted is found again', async () => {

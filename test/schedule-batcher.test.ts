@@ -94,7 +94,10 @@ class Simulation {
       if (row <= (this.lastOfLane.get(lane) ?? -1)) fail('rows of a lane ran out of order');
       this.lastOfLane.set(lane, row);
     }
-    if (!lane.needsWorker) return this.#settle(lane, batch);
+    if (!lane.needsWorker) {
+      this.#settle(lane, batch);
+      return;
+    }
     this.busy += 1;
     if (this.busy > this.workers) fail('more batches run than there are workers');
     for (const other of this.lanes) {
