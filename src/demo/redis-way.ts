@@ -6,6 +6,7 @@ import { encodeCommand, RedisReplyError, type Reply } from '../load/resp.ts';
 import { StreamTail } from '../load/tail.ts';
 import { RedisWire } from '../load/wire.ts';
 import type { Question } from './listener.ts';
+import { trimSettled } from './trim.ts';
 import { guessesOf, packr, RETRY_MS, type Settle, type Way } from './way.ts';
 
 export interface RedisWayOptions {
@@ -17,6 +18,10 @@ export interface RedisWayOptions {
   readonly settle: Settle;
 }
 
+/** Events that are settled and older than this are taken out of the stream. */
+const KEEP_MS = 600_000;
+const TRIM_EVERY_MS = 30_000;
+
 export class RedisWay implements Way {
   readonly #options: RedisWayOptions;
   readonly #tails: readonly StreamTail[];
@@ -24,6 +29,7 @@ export class RedisWay implements Way {
   #commands: Buffer[] = [];
   #events: string[] = [];
   #retry: NodeJS.Timeout | null = null;
+  #trim: NodeJS.Timeout | null = null;
   #closed = false;
 
   constructor(options: RedisWayOptions) {
@@ -50,6 +56,7 @@ export class RedisWay implements Way {
     const wire = await this.#connect();
     // From here on they find back by themselves, and miss nothing.
     await Promise.all(this.#tails.map((tail) => tail.open(wire)));
+    this.#trim = setInterval(() => this.#trimEvents(), TRIM_EVERY_MS);
   }
 
   ready(): boolean {
@@ -78,6 +85,7 @@ export class RedisWay implements Way {
   close(): void {
     this.#closed = true;
     if (this.#retry !== null) clearTimeout(this.#retry);
+    if (this.#trim !== null) clearInterval(this.#trim);
     for (const tail of this.#tails) tail.close();
     this.#wire?.close();
     this.#wire = null;
@@ -92,6 +100,13 @@ export class RedisWay implements Way {
     if (this.#closed) wire.close();
     else this.#wire = wire;
     return wire;
+  }
+
+  #trimEvents(): void {
+    const wire = this.#wire;
+    if (wire === null) return;
+    // What cannot be trimmed now can be the next time.
+    trimSettled((args) => wire.call(args), this.#options.stream, Date.now() - KEEP_MS).catch(() => {});
   }
 
   #again(): void {
