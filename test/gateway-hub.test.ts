@@ -1,4 +1,7 @@
-/** The hub and the append window under random schedules. A failure prints its seed; set SEED to run only that one. */
+/**
+ * The hub and the append window under random schedules. A failure prints its seed; set SEED to run only
+ * that one.
+ */
 import { unpack } from 'msgpackr';
 import { expect, test } from 'vitest';
 import type { AppendOutcome } from '../src/gateway/appends.ts';
@@ -309,7 +312,7 @@ test('the append window: each id has one entry at a time, all askers hear of it,
   }
 });
 
-test('the append window is bounded in time and number, and keys cannot be taken for one another', async () => {
+test('the append window is bounded, and no key can be taken for another', async () => {
   let n = 0;
   const appends = new Appends({ append: async () => `${++n}-0`, windowMs: 1000, idsMax: 100 });
   const ask = (more: Partial<StreamEvent>, nowMs: number): Promise<AppendOutcome> => {

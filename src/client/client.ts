@@ -1,16 +1,17 @@
 /**
- * The client library for browsers and Node: subscribe to predictions, ask for one, send events. It has no imports and
- * uses the global WebSocket; the gateway serves it to browsers as `/client.js`, which is why it is one file and longer
- * than the others. The protocol is in gateway/PROTOCOL.md.
+ * The client library for browsers and Node: subscribe to predictions, ask for one, send events. It has no
+ * imports and uses the global WebSocket; the protocol is in gateway/PROTOCOL.md.
+ * tidy: it is long because it is one file: the gateway serves it to browsers as `/client.js`.
  *
  *   const client = connect('ws://127.0.0.1:8080');
  *   client.subscribe('key:u42', { models: ['genre'] }, (prediction) => show(prediction.outputs));
  *   const answer = await client.infer({ key: 'u42', model: 'genre', data: { energy: 0.7 } });
  *   await client.send({ key: 'u42', model: 'genre', data: { energy: 0.7 } });
  *
- * A connection is, in turn: connecting; open, once the gateway has said welcome; waiting, until the next try; and in
- * the end closed, by `close()` or by a close code that says not to come back as you are. Coming back, it subscribes to
- * everything again and resends events whose `ack` it has not seen: their ids make that harmless.
+ * A connection is, in turn: connecting; open, once the gateway has said welcome; waiting, until the next
+ * try; and in the end closed, by `close()` or by a close code that says not to come back as you are. Coming
+ * back, it subscribes to everything again and resends events whose `ack` it has not seen: their ids make
+ * that harmless.
  */
 
 /** A prediction, pushed to a subscription or in answer to `infer`. */
@@ -38,7 +39,10 @@ export interface ClientOptions {
   readonly timeoutMs?: number;
   /** Told about each change, with the reason where there is one. */
   readonly onState?: (state: ClientState, reason: string) => void;
-  /** Told what no promise can tell: a callback that threw, predictions lost on the way. Default: console.error. */
+  /**
+   * Told what no promise can tell: a callback that threw, predictions lost on the way. Default:
+   * console.error.
+   */
   readonly onError?: (error: unknown) => void;
 }
 
@@ -200,7 +204,10 @@ export class Client {
     return { channel, ready: promise, unsubscribe: () => this.#unfollow(following) };
   }
 
-  /** Asks for the prediction of one event, here and now. Rejects with a ClientError; it is not sent a second time. */
+  /**
+   * Asks for the prediction of one event, here and now. Rejects with a ClientError; it is not sent a second
+   * time.
+   */
   async infer(event: ClientEvent): Promise<ClientPrediction> {
     return toPrediction(await this.#request({ ...eventFrame(event), via: 'direct' }, false));
   }
@@ -296,7 +303,10 @@ export class Client {
     for (const following of this.#following.values()) this.#follow(following);
   }
 
-  /** The gateway pings; when it has been silent for too long the connection is dead, whatever the socket says. */
+  /**
+   * The gateway pings; when it has been silent for too long the connection is dead, whatever the socket
+   * says.
+   */
   #listen(): void {
     clearTimeout(this.#silenceTimer);
     if (this.#silenceMs === 0) return;

@@ -1,14 +1,14 @@
 /**
- * Appends to the input stream, once per event id. A client that lost its connection before the `ack` sends the event
- * again, perhaps over another connection, perhaps while the first append is still on its way to Redis. Within the
- * window both end in one entry and the same `sid`.
+ * Appends to the input stream, once per event id. A client that lost its connection before the `ack` sends
+ * the event again, perhaps over another connection, perhaps while the first append is still on its way to
+ * Redis. Within the window both end in one entry and the same `sid`.
  *
- * An id is, in this order: unknown; in flight, with everyone who asked for it since waiting for the one answer; known,
- * with its `sid`, until the window has passed or newer ids need the room. A failed append makes it unknown again: the
- * client is told, and its next try is a first try.
+ * An id is, in this order: unknown; in flight, with everyone who asked for it since waiting for the one
+ * answer; known, with its `sid`, until the window has passed or newer ids need the room. A failed append
+ * makes it unknown again: the client is told, and its next try is a first try.
  *
- * The window belongs to this process. A client that reconnects to another replica may append a second time: a consumer
- * that must not see that compares `event` in the predictions.
+ * The window belongs to this process. A client that reconnects to another replica may append a second time:
+ * a consumer that must not see that compares `event` in the predictions.
  */
 import type { StreamEvent } from './backend.ts';
 
@@ -50,7 +50,9 @@ export class Appends {
     return this.#entries.size;
   }
 
-  /** `done` is called exactly once, possibly before this returns. An event without an id is always appended. */
+  /**
+   * `done` is called exactly once, possibly before this returns. An event without an id is always appended.
+   */
   append(event: StreamEvent, nowMs: number, done: Done): void {
     this.#forget(nowMs);
     const id = event.event === '' ? '' : identity(event);

@@ -1,6 +1,7 @@
 /**
- * Frames to and from bytes, in the two encodings of the protocol. What an event carries in `d` is never interpreted
- * here: it goes to the engine as encoded bytes, and outputs come back the same way and are spliced into the frame.
+ * Frames to and from bytes, in the two encodings of the protocol. What an event carries in `d` is never
+ * interpreted here: it goes to the engine as encoded bytes, and outputs come back the same way and are
+ * spliced into the frame.
  */
 import { Packr, Unpackr } from 'msgpackr';
 import { isMap, Malformed, mapEntries, NESTING_MAX, withEntry } from './msgpack.ts';

@@ -1,6 +1,6 @@
 /**
- * The numbers of the wire: errors that leave a connection open, and close codes that end it. PROTOCOL.md gives
- * them their meaning; test/gateway-protocol.test.ts holds the two together.
+ * The numbers of the wire: errors that leave a connection open, and close codes that end it. PROTOCOL.md
+ * gives them their meaning; test/gateway-protocol.test.ts holds the two together.
  */
 
 export interface ErrorKind {

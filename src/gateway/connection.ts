@@ -1,6 +1,6 @@
 /**
- * A WebSocket of uWebSockets.js on one side, the protocol's state machine and the hub on the other. Everything that is
- * peculiar to the socket library stays in this file and in server.ts:
+ * A WebSocket of uWebSockets.js on one side, the protocol's state machine and the hub on the other.
+ * Everything that is peculiar to the socket library stays in this file and in server.ts:
  * - after `close` any call on the socket throws, so `#open` guards each of them;
  * - a message's memory is taken away when the handler returns, so what outlives it is copied here;
  * - `end` calls the close handler before it returns.
@@ -219,7 +219,10 @@ function notice(code: string, error: unknown): void {
   channels.notice.publish({ level: 'error', code, message });
 }
 
-/** What a client may know of a failed append: a SubitoError says whether to try again, all else stays inside. */
+/**
+ * What a client may know of a failed append: a SubitoError says whether to try again, all else stays
+ * inside.
+ */
 function reasonOf(error: unknown): { retryable: boolean; detail: string } {
   const known = error as { retryable?: unknown; code?: unknown } | null;
   const retryable = known !== null && typeof known === 'object' && known.retryable === true;

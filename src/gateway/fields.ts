@@ -1,4 +1,7 @@
-/** Checks of single values in frames and bodies from clients. Each throws InvalidEvent with the place and what is wrong. */
+/**
+ * Checks of single values in frames and bodies from clients. Each throws InvalidEvent with the place and
+ * what is wrong.
+ */
 import { InvalidEvent } from '../infer/handler.ts';
 import type { Limits } from '../limits.ts';
 

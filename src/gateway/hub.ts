@@ -1,17 +1,20 @@
 /**
- * Who wants which predictions. Pure: it knows channels, subscriptions and credit, but no socket; a subscription hands
- * its frames to an Outlet.
+ * Who wants which predictions. Pure: it knows channels, subscriptions and credit, but no socket; a
+ * subscription hands its frames to an Outlet.
  *
- * Glossary. `seq` numbers the predictions of one subscription, from 1, whether they are sent or not. `conf` in a frame
- * says how many before it were conflated away: always seq - previous seq - 1, so a client that computes something else
- * has lost a frame. `credit` is how many more frames the client takes; it falls by one with each and is raised by the
- * client's own flow frames. A prediction is "held" while it waits for credit.
+ * Glossary. `seq` numbers the predictions of one subscription, from 1, whether they are sent or not. `conf`
+ * in a frame says how many before it were conflated away: always seq - previous seq - 1, so a client that
+ * computes something else has lost a frame. `credit` is how many more frames the client takes; it falls by
+ * one with each and is raised by the client's own flow frames. A prediction is "held" while it waits for
+ * credit.
  *
  * A subscription with credit holds nothing: what is offered is sent. Without credit,
- * - mode latest keeps one prediction per model, the newest. Putting a newer one in moves it to the back of the line, so
- *   what is sent on new credit comes in the order in which it was offered, and never an older one after a newer one.
- *   When its connection holds more than `heldBytesMax` the oldest in the line are conflated away as well.
- * - mode all keeps every one, in order; past `heldBytesMax` the connection is too slow for what it asked and is closed.
+ * - mode latest keeps one prediction per model, the newest. Putting a newer one in moves it to the back of
+ *   the line, so what is sent on new credit comes in the order in which it was offered, and never an older
+ *   one after a newer one. When its connection holds more than `heldBytesMax` the oldest in the line are
+ *   conflated away as well.
+ * - mode all keeps every one, in order; past `heldBytesMax` the connection is too slow for what it asked
+ *   and is closed.
  */
 import { channels } from '../observe/channels.ts';
 import type { Prediction } from './backend.ts';
@@ -249,9 +252,9 @@ function send(subscription: Subscription, seq: number, tail: Uint8Array): boolea
 }
 
 /**
- * Moves the subscription on to this entry id. False when it has seen it or a later one: a tail that starts over must
- * not send an older prediction after a newer one. Only for keys, whose predictions all lie in one stream; a model's
- * may come from the streams of several partitions, whose ids do not compare.
+ * Moves the subscription on to this entry id. False when it has seen it or a later one: a tail that starts
+ * over must not send an older prediction after a newer one. Only for keys, whose predictions all lie in one
+ * stream; a model's may come from the streams of several partitions, whose ids do not compare.
  */
 function advance(subscription: Subscription, sid: string): boolean {
   if (sid === '') return true;

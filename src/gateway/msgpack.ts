@@ -1,14 +1,18 @@
 /**
- * A walk over MessagePack bytes that builds nothing. It answers two questions before a decoder sees what a stranger
- * sent: is this well formed, shallow and free of extension types (decoders give those powers of their own), and
- * where does each value of the outermost map lie, so that `d` can be passed on as the bytes that came.
+ * A walk over MessagePack bytes that builds nothing. It answers two questions before a decoder sees what a
+ * stranger sent: is this well formed, shallow and free of extension types (decoders give those powers of
+ * their own), and where does each value of the outermost map lie, so that `d` can be passed on as the bytes
+ * that came.
  */
 
 export class Malformed extends Error {
   override readonly name = 'Malformed';
 }
 
-/** Values may nest this deep, in MessagePack and in JSON. The deepest honest event is a matrix in a map in a frame. */
+/**
+ * Values may nest this deep, in MessagePack and in JSON. The deepest honest event is a matrix in a map in a
+ * frame.
+ */
 export const NESTING_MAX = 32;
 
 /** One entry of the outermost map: the key's text, and where its value begins and ends. */

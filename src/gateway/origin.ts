@@ -1,6 +1,7 @@
 /**
- * Which web pages may talk to the gateway. A browser lets any page open a WebSocket or post a form to any host, with
- * the user's network position and cookies, and says in `Origin` which page it was. Programs send no Origin.
+ * Which web pages may talk to the gateway. A browser lets any page open a WebSocket or post a form to any
+ * host, with the user's network position and cookies, and says in `Origin` which page it was. Programs send
+ * no Origin.
  */
 export function originAllowed(origin: string, host: string, allowed: readonly string[]): boolean {
   if (origin === '') return true;

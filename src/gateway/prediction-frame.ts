@@ -1,6 +1,7 @@
 /**
- * The bytes of a pushed prediction. Everything but `ch`, `seq` and `conf` is the same for all subscribers, so it is
- * encoded at most once per encoding, and each subscriber gets its own short head in front of that shared tail.
+ * The bytes of a pushed prediction. Everything but `ch`, `seq` and `conf` is the same for all subscribers,
+ * so it is encoded at most once per encoding, and each subscriber gets its own short head in front of that
+ * shared tail.
  */
 import { Packr } from 'msgpackr';
 import type { Prediction } from './backend.ts';
@@ -30,8 +31,8 @@ export class SharedTail {
 }
 
 /**
- * `"sid":...,"d":{...}}`: what follows the head, to the end of the frame. Put together by hand, because this runs for
- * every prediction that anyone wants.
+ * `"sid":...,"d":{...}}`: what follows the head, to the end of the frame. Put together by hand, because
+ * this runs for every prediction that anyone wants.
  */
 function jsonTail(prediction: Prediction): Buffer {
   const { sid, event, source, key, model, status, waitUs, inferUs, outputs } = prediction;

@@ -1,22 +1,23 @@
 /**
- * One connection's side of the push protocol (PROTOCOL.md), without a socket: frames, time and answers go in, actions
- * come out, to be carried out in their order.
+ * One connection's side of the push protocol (PROTOCOL.md), without a socket: frames, time and answers go
+ * in, actions come out, to be carried out in their order.
  *
  *   silent --hello--> open --+--> closed
  *      |                     |
  *      +--no hello in time---+
  *
- * - silent: the socket is open and nobody has said hello. Any other known frame gets error 101, an unknown one 104.
- *   After `helloMsMax` the connection is closed with 4008.
- * - open: hello was answered with welcome. Subscriptions, events and credit are taken. A ping goes out every `pingMs`;
- *   when one is still unanswered two intervals later the connection is closed with 4003. A second hello is forbidden.
- * - closed: everything is ignored; answers that arrive late find nobody. `closed()` enters it from outside, any close
- *   action from inside. There is no way back.
+ * - silent: the socket is open and nobody has said hello. Any other known frame gets error 101, an unknown
+ *   one 104. After `helloMsMax` the connection is closed with 4008.
+ * - open: hello was answered with welcome. Subscriptions, events and credit are taken. A ping goes out
+ *   every `pingMs`; when one is still unanswered two intervals later the connection is closed with 4003. A
+ *   second hello is forbidden.
+ * - closed: everything is ignored; answers that arrive late find nobody. `closed()` enters it from outside,
+ *   any close action from inside. There is no way back.
  *
- * Two buckets guard the engine. `#events` holds the promised rate: past it an event gets error 111 with `after`.
- * `#patience` holds ten seconds' worth of the same rate and pays for every frame that is not an admitted event, a
- * pong that was asked for, or credit for a subscription: errors, subscriptions, noise. A client that spends it is not
- * busy but broken, and is closed with 4006.
+ * Two buckets guard the engine. `#events` holds the promised rate: past it an event gets error 111 with
+ * `after`. `#patience` holds ten seconds' worth of the same rate and pays for every frame that is not an
+ * admitted event, a pong that was asked for, or credit for a subscription: errors, subscriptions, noise. A
+ * client that spends it is not busy but broken, and is closed with 4006.
  */
 
 import { InvalidEvent } from '../infer/handler.ts';
@@ -232,7 +233,7 @@ export class Protocol {
       t: 'welcome',
       ...withId(id),
       conn: this.#options.connection,
-      now: nowMs,
+      now: Math.floor(nowMs),
       ping: pingMs,
       max: messageBytesMax,
     };

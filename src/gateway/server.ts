@@ -1,7 +1,7 @@
 /**
- * The gateway: one port for WebSocket (`/ws`), inference over HTTP (`/v2`), metrics, figures and the console. Here is
- * what belongs to the listening socket: who may connect, how often and how many, and how it all ends. What a connection
- * says is connection.ts, what a request gets is routes/.
+ * The gateway: one port for WebSocket (`/ws`), inference over HTTP (`/v2`), metrics, figures and the
+ * console. Here is what belongs to the listening socket: who may connect, how often and how many, and how
+ * it all ends. What a connection says is connection.ts, what a request gets is routes/.
  */
 
 import type { HttpRequest, HttpResponse, TemplatedApp, us_listen_socket } from 'uWebSockets.js';
@@ -61,7 +61,10 @@ export interface Gateway {
   readonly hub: Hub;
   /** A committed prediction, in the order of the stream. */
   publish(prediction: Prediction): void;
-  /** Stops listening, ends connections with 4000, lets requests in hand finish for a moment, then closes it all. */
+  /**
+   * Stops listening, ends connections with 4000, lets requests in hand finish for a moment, then closes it
+   * all.
+   */
   drain(): Promise<void>;
 }
 
@@ -155,7 +158,8 @@ class Listener {
     this.app.ws<SocketData>('/ws', {
       compression: uws.DISABLED,
       maxPayloadLength: messageBytesMax * OVERSIZE_FACTOR,
-      // The connection watches its own backlog; this is far behind it, so that the close frame itself is not refused.
+      // The connection watches its own backlog; this is far behind it, so that the close frame itself is
+      // not refused.
       maxBackpressure: outboxBytesMax * 4,
       idleTimeout: IDLE_SECONDS,
       sendPingsAutomatically: true,
@@ -199,7 +203,8 @@ class Listener {
       refuse: this.#refusal(spoken),
       connection: null,
     };
-    // Without an answer to its offer a browser reports a failed connection instead of 4506: name its first one.
+    // Without an answer to its offer a browser reports a failed connection instead of 4506: name its first
+    // one.
     const answer = spoken ?? names[0] ?? '';
     res.upgrade(data, req.getHeader('sec-websocket-key'), answer, '', context);
   }

@@ -1,6 +1,7 @@
 /**
- * The rows of one request as events, a bounded number at a time: a request of a thousand rows must not push everybody
- * else's events out of the slabs. The first row that fails ends the request; rows in flight are then ignored.
+ * The rows of one request as events, a bounded number at a time: a request of a thousand rows must not push
+ * everybody else's events out of the slabs. The first row that fails ends the request; rows in flight are
+ * then ignored.
  */
 import type { Answer } from '../backend.ts';
 
@@ -29,7 +30,10 @@ export interface FanOptions {
   readonly wanted: () => boolean;
 }
 
-/** Calls `done` once: with one answer per row, in order, or with the first failure. Never when it is not wanted. */
+/**
+ * Calls `done` once: with one answer per row, in order, or with the first failure. Never when it is not
+ * wanted.
+ */
 export function fanOut(options: FanOptions, done: (result: RowAnswer[] | RowFailure) => void): void {
   const { rows, window } = options;
   const answers = new Array<RowAnswer>(rows);
@@ -57,7 +61,8 @@ export function fanOut(options: FanOptions, done: (result: RowAnswer[] | RowFail
     if (next - answered <= window / 2) pump();
   };
 
-  // An answer may come before `infer` returns: it must not start the next row from inside, a thousand calls deep.
+  // An answer may come before `infer` returns: it must not start the next row from inside, a thousand calls
+  // deep.
   const pump = (): void => {
     if (pumping) return;
     pumping = true;

@@ -1,7 +1,8 @@
 /**
- * One HTTP request and its one answer, on top of uWebSockets.js. The library aborts the process when a handler neither
- * answers nor listens for the client's going away, and it takes the request object back as soon as the handler
- * returns: an Exchange listens from the start, copies what routes may read, and answers at most once.
+ * One HTTP request and its one answer, on top of uWebSockets.js. The library aborts the process when a
+ * handler neither answers nor listens for the client's going away, and it takes the request object back as
+ * soon as the handler returns: an Exchange listens from the start, copies what routes may read, and answers
+ * at most once.
  */
 import type { HttpRequest, HttpResponse } from 'uWebSockets.js';
 

@@ -1,6 +1,7 @@
 /**
- * The Open Inference Protocol, version 2, over HTTP with JSON (the one that Triton and KServe speak), and beside it the
- * short form: a body with `data` instead of `inputs` is one event as on the stream, answered with its prediction.
+ * The Open Inference Protocol, version 2, over HTTP with JSON (the one that Triton and KServe speak), and
+ * beside it the short form: a body with `data` instead of `inputs` is one event as on the stream, answered
+ * with its prediction.
  */
 
 import type { FieldSpec } from '../../infer/handler.ts';

@@ -1,4 +1,7 @@
-/** Which request is answered by whom: inference, metrics and figures, the embedding program's routes, then files. */
+/**
+ * Which request is answered by whom: inference, metrics and figures, the embedding program's routes, then
+ * files.
+ */
 import type { Backend } from '../backend.ts';
 import { originAllowed } from '../origin.ts';
 import type { Exchange, RequestHead } from './http.ts';

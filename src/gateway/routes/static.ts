@@ -1,6 +1,6 @@
 /**
- * Static files, read once at start: a request is a look-up in a map, so no path can lead out of the directory, and
- * nothing is read from disk while predictions are being served.
+ * Static files, read once at start: a request is a look-up in a map, so no path can lead out of the
+ * directory, and nothing is read from disk while predictions are being served.
  */
 import { createHash } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
@@ -84,8 +84,8 @@ async function readServable(path: string): Promise<StaticFile | null> {
 
 /** Browsers' modules import one another by file name: './client.ts' must become './client.js'. */
 function strip(source: string): string {
-  // The function warns once per process that it is experimental. It is what runs this very file; the version of Node
-  // is pinned; and a warning at every start would only teach people to ignore warnings.
+  // The function warns once per process that it is experimental. It is what runs this very file; the
+  // version of Node is pinned; and a warning at every start would only teach people to ignore warnings.
   const { emitWarning } = process;
   process.emitWarning = () => undefined;
   try {

@@ -1,6 +1,6 @@
 /**
- * Between the tensors of the Open Inference Protocol (columns: one list per input, over all rows) and the engine's
- * events (rows: one map of named fields each). Pure.
+ * Between the tensors of the Open Inference Protocol (columns: one list per input, over all rows) and the
+ * engine's events (rows: one map of named fields each). Pure.
  */
 import type { FieldSpec } from '../../infer/handler.ts';
 import { InvalidEvent } from '../../infer/handler.ts';
@@ -51,7 +51,8 @@ function shapeOf(value: unknown, path: string): number[] {
   const whole = Array.isArray(value) && value.every((size) => Number.isSafeInteger(size) && size >= 0);
   if (!whole || value.length === 0)
     throw new InvalidEvent(path, 'must be a list of whole numbers, batch first');
-  // An empty list is a value of a free length; [1, 1000000000, 0] would be a billion of them in no bytes at all.
+  // An empty list is a value of a free length; [1, 1000000000, 0] would be a billion of them in no bytes at
+  // all.
   if (value.length > 2 && value.includes(0)) throw new InvalidEvent(path, 'must not hold 0');
   return value as number[];
 }
@@ -129,7 +130,10 @@ export interface OutputTensor {
   readonly parameters?: Readonly<Record<string, unknown>>;
 }
 
-/** The shape of nested lists; null when they are ragged or hold something else than plain values of one type. */
+/**
+ * The shape of nested lists; null when they are ragged or hold something else than plain values of one
+ * type.
+ */
 function regularShape(value: unknown): { shape: number[]; type: string } | null {
   if (!Array.isArray(value)) {
     const type = typeof value;
@@ -148,8 +152,9 @@ function regularShape(value: unknown): { shape: number[]; type: string } | null 
 const TYPE_DATATYPES: Readonly<Record<string, string>> = { number: 'FP64', string: 'BYTES', boolean: 'BOOL' };
 
 /**
- * The predictions of all rows as tensors. A value that is no tensor (a map of labels to probabilities, say, or rows of
- * different lengths) becomes a BYTES tensor of JSON texts, one per row, marked `parameters: {"encoding": "json"}`.
+ * The predictions of all rows as tensors. A value that is no tensor (a map of labels to probabilities, say,
+ * or rows of different lengths) becomes a BYTES tensor of JSON texts, one per row, marked `parameters:
+ * {"encoding": "json"}`.
  */
 export function tensorsOf(
   rows: readonly Readonly<Record<string, unknown>>[],
