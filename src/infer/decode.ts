@@ -45,6 +45,8 @@ interface Field {
   readonly dtype: Dtype;
   /** Index in the row; -1: the field is the whole row. */
   readonly element: number;
+  /** The default: as the manifest gives it, and as it is stored. */
+  readonly given: unknown;
   readonly fallback: number | bigint | string | undefined;
 }
 
@@ -55,15 +57,18 @@ export class FieldDecoder {
   /** The event that a field was last seen in, by number. */
   readonly #seen: Float64Array;
   #event = 0;
-  /** Inputs that refuse NaN and infinities. */
-  readonly #finite: readonly boolean[];
+  /** By input, what its rows must not hold however they came. */
+  readonly #checks: readonly ('finite' | 'flags' | null)[];
   readonly #inputs: readonly TensorSpec[];
 
   /** Throws an Error (not InvalidEvent) when fields do not fit the inputs. */
   constructor(inputs: readonly TensorSpec[], manifest: readonly ManifestInput[]) {
     this.#inputs = inputs;
     const about = inputs.map((spec) => manifest.find((entry) => entry.name === spec.name));
-    this.#finite = inputs.map((spec, i) => about[i]?.finite === true && isFloat(spec.dtype));
+    this.#checks = inputs.map((spec, i) => {
+      if (spec.dtype === 'bool') return 'flags';
+      return about[i]?.finite === true && isFloat(spec.dtype) ? 'finite' : null;
+    });
     this.#fields = inputs.flatMap((spec, input) => fieldsOf(spec, input, about[input]));
     this.#byName = new Map(this.#fields.map((field, i) => [field.name, i]));
     this.#seen = new Float64Array(this.#fields.length);
@@ -75,11 +80,11 @@ export class FieldDecoder {
 
   /** What clients may send. */
   describe(): FieldSpec[] {
-    return this.#fields.map(({ name, dtype, element, spec, fallback }) => ({
+    return this.#fields.map(({ name, dtype, element, spec, given }) => ({
       name,
       dtype,
       shape: element === -1 ? spec.shape : [],
-      ...(fallback === undefined ? {} : { default: fallback }),
+      ...(given === undefined ? {} : { default: given }),
     }));
   }
 
@@ -146,21 +151,29 @@ export class FieldDecoder {
     }
   }
 
-  /** Refuses NaN and infinities in a row that is in place, however it came. Throws InvalidEvent. */
-  checkFinite(inputs: readonly TensorData[], row: number): void {
-    for (let input = 0; input < this.#finite.length; input++) {
-      if (!this.#finite[input]) continue;
+  /**
+   * Checks a row that is in place, however it came: no NaN or infinity where the manifest says so, no truth values
+   * but 0 and 1. Throws InvalidEvent.
+   */
+  checkRow(inputs: readonly TensorData[], row: number): void {
+    for (let input = 0; input < this.#checks.length; input++) {
+      const check = this.#checks[input];
+      if (check === null) continue;
       const spec = this.#inputs[input]!;
       const data = inputs[input] as Float32Array;
-      const base = row * spec.elements;
       const half = spec.dtype === 'float16';
-      for (let i = 0; i < spec.elements; i++) {
-        const value = data[base + i]!;
-        // Halves are raw bits: all ones in the exponent.
-        if (half ? (value & 0x7c00) !== 0x7c00 : value - value === 0) continue;
-        const field = this.#fields.find((entry) => entry.input === input && entry.element === i);
+      const end = (row + 1) * spec.elements;
+      for (let at = end - spec.elements; at < end; at++) {
+        const value = data[at]!;
+        // A half that is not finite has all ones in its exponent.
+        const good =
+          check === 'flags' ? value <= 1 : half ? (value & 0x7c00) !== 0x7c00 : value - value === 0;
+        if (good) continue;
+        const element = at - end + spec.elements;
+        const field = this.#fields.find((entry) => entry.input === input && entry.element === element);
+        const wanted = check === 'flags' ? '0 or 1' : 'finite';
         const got = half ? 'NaN or an infinity' : value;
-        throw new InvalidEvent(field?.name ?? pathOf(spec, i), `must be finite, got ${got}`);
+        throw new InvalidEvent(field?.name ?? pathOf(spec, element), `must be ${wanted}, got ${got}`);
       }
     }
   }
@@ -175,7 +188,7 @@ export class FieldDecoder {
 function fieldsOf(spec: TensorSpec, input: number, about: ManifestInput | undefined): Field[] {
   if (about === undefined || about.fields.length === 0) {
     const { name, dtype } = spec;
-    return [{ name, input, spec, dtype, element: -1, fallback: undefined }];
+    return [{ name, input, spec, dtype, element: -1, given: undefined, fallback: undefined }];
   }
   if (about.fields.length !== spec.elements) {
     const has = `${about.fields.length} fields`;
@@ -195,7 +208,7 @@ function fieldsOf(spec: TensorSpec, input: number, about: ManifestInput | undefi
         throw new Error(`inputs ${spec.name}: field ${name}: ${(error as Error).message}`);
       }
     }
-    return { name, input, spec, dtype, element, fallback };
+    return { name, input, spec, dtype, element, given: entry.default, fallback };
   });
 }
 
@@ -239,9 +252,6 @@ function putBytes(target: TensorData, base: number, spec: TensorSpec, bytes: Uin
     throw new InvalidEvent(name, `must be ${rowBytes} bytes (${rowText(spec)}), got ${bytes.length}`);
   const row = target.subarray(base, base + elements);
   new Uint8Array(row.buffer, row.byteOffset, rowBytes).set(bytes);
-  if (spec.dtype !== 'bool') return;
-  const flag = bytes.findIndex((byte) => byte > 1);
-  if (flag !== -1) throw new InvalidEvent(`${name}[${flag}]`, `must be 0 or 1, got ${bytes[flag]}`);
 }
 
 function putNested(

@@ -15,7 +15,10 @@ export interface FieldSpec {
   readonly default?: unknown;
 }
 
-/** A row of a tensor: a view over the slab that holds exactly this row; string inputs get a plain array. */
+/**
+ * A row of a tensor: a view over the slab that holds exactly this row; string inputs get a plain array. float16 is
+ * raw halves in a Uint16Array, bool is 0 and 1 in a Uint8Array, 64-bit integers are bigints.
+ */
 export type RowView =
   | Float32Array
   | Float64Array
@@ -43,6 +46,7 @@ export interface RowCodec {
   encode(outputs: Record<string, RowView>): Record<string, unknown>;
 }
 
+/** handler.ts exports one of these under the name `handler`. */
 export interface Handler {
   readonly fields: readonly FieldSpec[];
   /** What a prediction holds, for clients that ask for the model's metadata. */

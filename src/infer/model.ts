@@ -39,7 +39,7 @@ export class Model {
     this.#hasText = parts.shape.inputs.some((spec) => spec.dtype === 'string');
   }
 
-  /** Rejects only for a bug: every row's trouble is its own. */
+  /** One batch at a time. Rejects only for a bug: every row's trouble is its own. */
   async infer(task: InferTask): Promise<InferResult> {
     let slab = this.#slabs[task.slab];
     if (slab === undefined) {
@@ -87,7 +87,7 @@ export class Model {
         this.#settle(slab, row, RESULT.invalid, 'features: text has no raw form; send data');
         return false;
       }
-      this.parts.decoder.checkFinite(slab.inputs, row);
+      this.parts.decoder.checkRow(slab.inputs, row);
       table[at + ROW.result] = RESULT.ok;
       return true;
     } catch (error) {

@@ -36,14 +36,24 @@ export class Pool {
   readonly problems: readonly ModelProblem[];
   readonly threads: number;
   readonly #piscina: Piscina;
+  /** Threads that have been warm, by id. */
+  readonly #warm: ReadonlySet<number>;
   readonly #inferMsMax: number;
+  readonly #loadMsMax: number;
 
-  constructor(piscina: Piscina, description: Description, options: PoolOptions) {
+  constructor(
+    piscina: Piscina,
+    description: Description,
+    warm: ReadonlySet<number>,
+    options: Required<PoolOptions>,
+  ) {
     this.#piscina = piscina;
+    this.#warm = warm;
     this.loaded = description.loaded;
     this.problems = description.problems;
     this.threads = options.threads;
-    this.#inferMsMax = options.inferMsMax ?? limitsDefault.inferMsMax;
+    this.#inferMsMax = options.inferMsMax;
+    this.#loadMsMax = options.loadMsMax;
   }
 
   /**
@@ -54,10 +64,19 @@ export class Pool {
   async run(task: InferTask): Promise<InferResult> {
     const stop = new AbortController();
     let before: readonly Worker[] = [];
-    const timer = setTimeout(() => {
+    let waitedMs = 0;
+    const check = (wasLoading: boolean) => {
+      waitedMs += this.#inferMsMax;
+      // While a dead worker's successor loads, this batch may still wait for it, and has its time after that.
+      const loading = this.#piscina.threads.some(({ threadId }) => !this.#warm.has(threadId));
+      if ((loading || wasLoading) && waitedMs < this.#loadMsMax) {
+        timer = setTimeout(check, this.#inferMsMax, loading);
+        return;
+      }
       before = this.#piscina.threads;
       stop.abort();
-    }, this.#inferMsMax);
+    };
+    let timer = setTimeout(check, this.#inferMsMax, false);
     try {
       return await this.#piscina.run(task, { name: 'infer', signal: stop.signal });
     } catch (error) {
@@ -96,9 +115,10 @@ function notice(level: NoticeReport['level'], code: string, message: string): vo
  * the others serve. Rejects with WORKERS_NOT_STARTED when a worker dies on the way or takes longer than
  * `loadMsMax`.
  */
-export async function startPool(options: PoolOptions): Promise<Pool> {
-  const { specs, providers, threads, slabArenaBytes } = options;
-  const loadMsMax = options.loadMsMax ?? limitsDefault.modelLoadMsMax;
+export async function startPool(given: PoolOptions): Promise<Pool> {
+  const { inferMsMax, modelLoadMsMax } = limitsDefault;
+  const options = { inferMsMax, loadMsMax: modelLoadMsMax, ...given };
+  const { specs, providers, threads, slabArenaBytes, loadMsMax } = options;
   const piscina = new Piscina({
     filename: fileURLToPath(new URL('./worker.ts', import.meta.url)),
     name: 'infer',
@@ -114,6 +134,9 @@ export async function startPool(options: PoolOptions): Promise<Pool> {
   // An error outside any task ends its worker; piscina starts another.
   piscina.on('error', (error) => notice('error', 'WORKER_DIED', textOf(error)));
 
+  const warm = new Set<number>();
+  piscina.on('workerCreate', ({ id }: { id: number }) => warm.add(id));
+
   const arrived = new Int32Array(new SharedArrayBuffer(4));
   const task: DescribeTask = { arrived, threads };
   const late = setTimeout(() => void piscina.destroy(), loadMsMax);
@@ -123,7 +146,7 @@ export async function startPool(options: PoolOptions): Promise<Pool> {
     );
     const [first] = answers as [Description, ...Description[]];
     for (const text of first.notices) notice('warn', 'PROVIDER_FALLBACK', text);
-    return new Pool(piscina, first, options);
+    return new Pool(piscina, first, warm, options);
   } catch (error) {
     await piscina.destroy();
     const what = `${Atomics.load(arrived, 0)} of ${threads} workers were warm after at most ${loadMsMax} ms`;

@@ -165,6 +165,20 @@ test('several inputs of different dtypes, each a field of its own name', async (
   ]);
 });
 
+test('a truth value is 0 or 1, however it comes', async () => {
+  const model = await loadFixture('same_bool');
+  const outcomes = await runRows(model, [
+    { features: Buffer.from([1, 0, 2]) },
+    { data: pack({ x: Buffer.from([255, 0, 0]) }) },
+    { features: Buffer.from([1, 0, 1]) },
+  ]);
+  expect(outcomes).toEqual([
+    { status: 'invalid', detail: 'x[2]: must be 0 or 1, got 2' },
+    { status: 'invalid', detail: 'x[0]: must be 0 or 1, got 255' },
+    expect.objectContaining({ outputs: { y: [true, false, true] } }),
+  ]);
+});
+
 test('text in, number out', async () => {
   const model = await loadFixture('genre_id', { outputs: [{ name: 'id', labels: ['EDM', 'Pop', 'Rock'] }] });
   const outcomes = await runRows(model, [

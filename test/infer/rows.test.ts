@@ -45,7 +45,7 @@ test('named fields: order, defaults, types; each wrong event stays alone', async
     { name: 'energy', dtype: 'float32', shape: [] },
     { name: 'tempo', dtype: 'float32', shape: [], default: 120 },
     { name: 'year', dtype: 'int16', shape: [] },
-    { name: 'explicit', dtype: 'bool', shape: [], default: 0 },
+    { name: 'explicit', dtype: 'bool', shape: [], default: false },
   ]);
   const features = new Uint8Array(new Float32Array([0.5, 120, 1999, 0]).buffer);
   const same = await runRows(model, [
