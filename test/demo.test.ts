@@ -1,14 +1,17 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
+import type { DemoFigures } from '../src/demo/crowd.ts';
 import { inPopularTen, Judge, type Judgment, WINDOW } from '../src/demo/judge.ts';
 import { type Guess, Listener, type Question } from '../src/demo/listener.ts';
 import { popularTitles, readTransitions, sampleShow, type Transitions } from '../src/demo/sampler.ts';
+import { StatusLine, statusLine, welcome } from '../src/demo/terminal.ts';
 import { trimSettled } from '../src/demo/trim.ts';
 import { guessesOf } from '../src/demo/way.ts';
 import { seededRandom } from '../src/load/schedule.ts';
 import { RedisWire } from '../src/load/wire.ts';
+import type { Stats } from '../src/observe/figures.ts';
 import { startRedis } from './support/redis.ts';
 
 /** Two sets; A opens, then B or C, then the set may end. */
@@ -290,5 +293,65 @@ test('trimming takes out what every group has settled, and nothing else', async 
   } finally {
     wire.close();
     await server.stop();
+  }
+});
+
+test('the terminal gets redis-cli commands for the port that is used', () => {
+  const places = {
+    url: 'http://127.0.0.1:8080',
+    listeners: 3,
+    songSeconds: 2,
+    stream: 'in',
+    predictions: 'out',
+  };
+  expect(welcome({ ...places, redisUrl: 'redis://127.0.0.1:6379' })).toContain(' redis-cli XADD in ');
+  expect(welcome({ ...places, redisUrl: 'redis://127.0.0.1:7001' })).toContain(
+    ' redis-cli -p 7001 XREVRANGE out ',
+  );
+});
+
+test('the line says what matters within 80 columns, and what is not known as such', () => {
+  const score = { guesses: 1000, hitAt1: 0.2, hitAt10: 0.8456, baselineHitAt10: 0.2861 };
+  const demo = { last: score, failed: 0, lost: 0, failure: '' } as DemoFigures;
+  const stats = {
+    state: 'running',
+    latency: { total: { p99: 3.06 } },
+    series: { ok: [1, 150], unread: [0] },
+  };
+  const line = statusLine(stats as unknown as Stats, demo, 'http://127.0.0.1:8080');
+  expect(line.slice(0, 79)).toBe(
+    '150 events/s, p99 3.1 ms, hit@10 84.6% (popular 28.6%), backlog 0, Ctrl-C stops',
+  );
+  const none = { state: 'reconnecting', latency: { total: null }, series: { ok: [], unread: [null] } };
+  const lost = { ...demo, last: { ...score, hitAt10: null }, lost: 2 };
+  expect(statusLine(none as unknown as Stats, lost, 'URL')).toBe(
+    'reconnecting, p99 - ms, hit@10 - (popular 28.6%), backlog -, 2 unanswered (lost), Ctrl-C stops, URL',
+  );
+});
+
+test('a terminal keeps one line at the bottom, anything else gets lines', () => {
+  vi.useFakeTimers();
+  try {
+    let live = '';
+    let plain = '';
+    const line = new StatusLine({ isTTY: true, columns: 30, write: (text) => (live += text) }, () =>
+      '0123456789'.repeat(5),
+    );
+    const lines = new StatusLine({ write: (text) => (plain += text) }, () => 'now');
+    vi.advanceTimersByTime(1000);
+    const shown = '0123456789'.repeat(3).slice(0, 29);
+    expect(live).toBe(`\r\x1b[K${shown}`);
+    live = '';
+    line.print('a warning\n');
+    expect(live).toBe(`\r\x1b[Ka warning\n${shown}`);
+    vi.advanceTimersByTime(9000);
+    expect(plain).toBe('now\n');
+    lines.stop();
+    line.stop();
+    vi.advanceTimersByTime(60_000);
+    expect(plain).toBe('now\n');
+    expect(live.endsWith('\n')).toBe(true);
+  } finally {
+    vi.useRealTimers();
   }
 });

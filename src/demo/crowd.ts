@@ -1,7 +1,7 @@
 /**
- * The crowd: many simulated listeners, each playing a song every few seconds and asking what comes next, and the score
- * of the answers. Two thirds produce over Redis, one third over WebSocket. It is a guest of the engine: it knows URLs
- * and stream names, nothing inside.
+ * The crowd: many simulated listeners, each playing a song every few seconds and asking what comes next, and
+ * the score of the answers. Two thirds produce over Redis, one third over WebSocket. It is a guest of the
+ * engine: it knows URLs and stream names, nothing inside.
  */
 import { Judge, type Score } from './judge.ts';
 import { type Guess, Listener, type ListenerView, type Question, type Step } from './listener.ts';
@@ -52,7 +52,10 @@ export interface DemoFigures extends Score {
   readonly last: Score;
   readonly setOpeners: Score;
   readonly showOpeners: Score;
-  /** asked = answered + failed + lost + waiting. `late`: of the answered, those whose song had already been played. */
+  /**
+   * asked = answered + failed + lost + waiting. `late`: of the answered, those whose song had already been
+   * played.
+   */
   readonly asked: number;
   readonly answered: number;
   readonly failed: number;

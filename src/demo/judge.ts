@@ -1,6 +1,7 @@
 /**
- * Keeps the score: was the song that came among the model's ten guesses, and would the ten most played songs have had
- * it? The first song of a show and the first of a later set are counted apart: there is little or nothing to go by.
+ * Keeps the score: was the song that came among the model's ten guesses, and would the ten most played songs
+ * have had it? The first song of a show and the first of a later set are counted apart: there is little or
+ * nothing to go by.
  */
 
 /** Where in its show the song came that was guessed. */

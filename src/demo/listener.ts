@@ -1,14 +1,14 @@
 /**
  * One simulated listener, without clock and socket.
  *
- *   between --step: a show is drawn--> listening --step: the next song--> listening ... --step: the last one--> between
+ *   between --step: a show is drawn--> listening --step: the next song--> ... --step: the last one--> between
  *
  * - between: no show, or one that is over (its songs can still be seen).
- * - listening: for the song to come a question was asked, and `open` is the answer once it is there. The step that plays
- *   the song compares the two; an answer that comes later than the song counts for nothing.
+ * - listening: for the song to come a question was asked, and `open` is the answer once it is there. The step
+ *   that plays the song compares the two; an answer that comes later than the song counts for nothing.
  *
- * A question holds the songs so far and set and place of the song to come, as a player knows them. So the listener says
- * when a set has ended; that is why the first song of a set is judged apart.
+ * A question holds the songs so far and set and place of the song to come, as a player knows them. So the
+ * listener says when a set has ended; that is why the first song of a set is judged apart.
  */
 import { GUESSES, inPopularTen, type Judgment, type Place } from './judge.ts';
 import { type Random, type Show, sampleShow, type Transitions } from './sampler.ts';

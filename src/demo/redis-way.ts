@@ -1,6 +1,6 @@
 /**
- * Listeners whose plays come from a backend: XADD to the events stream, pipelined on a connection of their own. The
- * predictions and dead letters of all of them are followed with XREAD, as any consumer would.
+ * Listeners whose plays come from a backend: XADD to the events stream, pipelined on a connection of their
+ * own. The predictions and dead letters of all of them are followed with XREAD, as any consumer would.
  */
 import { encodeCommand, RedisReplyError, type Reply } from '../load/resp.ts';
 import { StreamTail } from '../load/tail.ts';

@@ -1,7 +1,8 @@
 /**
- * Makes up shows song by song from first-order statistics of real set lists (models/next-track/transitions.json): what
- * opens a set, what follows a song, when a set ends. Such a show knows nothing of what came before the last song, except
- * that no song comes twice. Pure: the same transitions and the same random numbers give the same show.
+ * Makes up shows song by song from first-order statistics of real set lists
+ * (models/next-track/transitions.json): what opens a set, what follows a song, when a set ends. Such a show
+ * knows nothing of what came before the last song, except that no song comes twice. Pure: the same transitions
+ * and the same random numbers give the same show.
  */
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
@@ -119,7 +120,10 @@ function draw(choices: Shares, random: Random, without: ReadonlySet<string>): st
 
 const POPULAR_SHOWS = 2000;
 
-/** Titles by how often they are played in such shows, most played first: what a guess without a model would say. */
+/**
+ * Titles by how often they are played in such shows, most played first: what a guess without a model would
+ * say.
+ */
 export function popularTitles(transitions: Transitions, random: Random): readonly string[] {
   const counts = new Map<string, number>();
   for (let i = 0; i < POPULAR_SHOWS; i += 1) {

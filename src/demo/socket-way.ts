@@ -1,7 +1,7 @@
 /**
- * Listeners as players would be: over WebSocket, many on one connection. Every other one asks for its answer on the
- * connection (`via: direct`); the others append to the stream (`via: stream`) and are pushed what comes of it, on a
- * subscription to their key.
+ * Listeners as players would be: over WebSocket, many on one connection. Every other one asks for its answer
+ * on the connection (`via: direct`); the others append to the stream (`via: stream`) and are pushed what
+ * comes of it, on a subscription to their key.
  */
 import { type Frame, GatewaySocket, openPaced } from '../load/socket.ts';
 import type { Guess, Question } from './listener.ts';

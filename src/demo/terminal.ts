@@ -27,6 +27,7 @@ export function welcome(places: Places): string {
     `    ${cli} XADD ${stream} '*' key me data '${event}'`,
     `    ${cli} XREVRANGE ${predictions} + - COUNT 5000 | grep -m1 -A6 '^me$'`,
     '  The shows are made up, from how often one song followed another in real set lists.',
+    '  hit@10: how often the song that came was among ten guesses: the model’s, or the most popular songs.',
     '',
   ].join('\n');
 }
@@ -35,17 +36,19 @@ const known = (value: number | null | undefined, text: (value: number) => string
   value === null || value === undefined ? '-' : text(value);
 const percent = (value: number | null) => known(value, (share) => `${(share * 100).toFixed(1)}%`);
 
-/** The line. */
+/** The line. What matters stands in the first 80 columns. */
 export function statusLine({ latency, series, state }: Stats, demo: DemoFigures, url: string): string {
   const { hitAt10, baselineHitAt10 } = demo.last;
-  const trouble = demo.failed + demo.lost === 0 ? '' : ` | ${demo.failed} failed, ${demo.lost} lost`;
+  const troubled = demo.failed + demo.lost;
   return [
     state === 'running' ? `${known(series.ok.at(-1), (rate) => rate.toFixed(0))} events/s` : state,
-    ` | p99 ${known(latency.total?.p99, (ms) => ms.toFixed(1))} ms`,
-    ` | next song in 10 guesses ${percent(hitAt10)}, most played 10 ${percent(baselineHitAt10)}`,
-    ` | backlog ${known(series.unread.at(-1), String)}${trouble}`,
-    ` | ${url} | Ctrl-C stops`,
-  ].join('');
+    `p99 ${known(latency.total?.p99, (ms) => ms.toFixed(1))} ms`,
+    `hit@10 ${percent(hitAt10)} (popular ${percent(baselineHitAt10)})`,
+    `backlog ${known(series.unread.at(-1), String)}`,
+    ...(troubled === 0 ? [] : [`${troubled} unanswered (${demo.failure || 'lost'})`]),
+    'Ctrl-C stops',
+    url,
+  ].join(', ');
 }
 
 export interface Output {

@@ -1,6 +1,7 @@
 /**
- * Keeps the demo's events stream from growing for ever. Only what every consumer group has settled may go, never an
- * unread or pending entry: the floor is the oldest pending one, else the last delivered, the lowest of all groups.
+ * Keeps the demo's events stream from growing for ever. Only what every consumer group has settled may go,
+ * never an unread or pending entry: the floor is the oldest pending one, else the last delivered, the lowest
+ * of all groups.
  */
 import type { Reply } from '../load/resp.ts';
 

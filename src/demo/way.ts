@@ -7,7 +7,9 @@ import type { Guess, Question } from './listener.ts';
 export type Settle = (event: string, answer: readonly Guess[] | string) => void;
 
 export interface Way {
-  /** Rejects when the engine cannot be reached at all; a connection that is lost later comes back by itself. */
+  /**
+   * Rejects when the engine cannot be reached at all; a connection that is lost later comes back by itself.
+   */
   open(): Promise<void>;
   /** False while the connection of this listener is lost: it waits. */
   ready(listener: number): boolean;
@@ -23,8 +25,8 @@ export const packr = new Packr({ useRecords: false, variableMapSize: true });
 export const RETRY_MS = 1000;
 
 /**
- * The guesses in a prediction of the next-track model, best first: `songs` and `probabilities` side by side. Empty when
- * it is something else.
+ * The guesses in a prediction of the next-track model, best first: `songs` and `probabilities` side by side.
+ * Empty when it is something else.
  */
 export function guessesOf(outputs: unknown): Guess[] {
   const { songs, probabilities } = (outputs ?? {}) as { songs?: unknown; probabilities?: unknown };
