@@ -93,7 +93,8 @@ function demoOptions(given: Readonly<Record<string, unknown>>): DemoOptions {
 
 /** Whatever the environment says of the rest holds: models.path, workers, limits. */
 async function demoConfig({ port, dir }: DemoOptions): Promise<Config> {
-  // The usual port makes plain `redis-cli` work. Where it is taken, any will do, or the one of a Redis left over here.
+  // The usual port makes plain `redis-cli` work. Where it is taken, any will do, or the one of a Redis left
+  // over here.
   const redisPort = (await isFree(REDIS_PORT)) ? REDIS_PORT : 0;
   return loadConfig({
     overrides: {
