@@ -3,6 +3,7 @@
 import type { AddressInfo } from 'node:net';
 import { createServer } from 'node:net';
 import { afterEach, expect, test } from 'vitest';
+import { WebSocketServer } from 'ws';
 import type { Client, ClientOptions, ClientPrediction } from '../src/client/client.ts';
 import { ClientError, connect } from '../src/client/client.ts';
 import { startGateway } from '../src/gateway/server.ts';
@@ -140,6 +141,45 @@ test('after a restart it is back, subscribed, and its unacknowledged event is se
   await until(() => seen.length === 2);
   expect(states).toEqual(['connecting', 'open', 'waiting', ...states.slice(3)]);
   expect(states.at(-1)).toBe('open');
+});
+
+test('it waits for a gateway that is not there yet', async () => {
+  const port = await freePort();
+  const states: string[] = [];
+  const client = connect(`ws://127.0.0.1:${port}`, { onState: (state) => states.push(state) });
+  clients.push(client);
+  const answer = client.infer({ data: {} });
+  await until(() => states.filter((state) => state === 'waiting').length >= 2);
+  await start({}, { port });
+  expect(await answer).toMatchObject({ status: 'ok' });
+});
+
+test('a gateway that has fallen silent is left, whatever its socket says', async () => {
+  const server = new WebSocketServer({ host: '127.0.0.1', port: 0, handleProtocols: () => 'subito.v1.json' });
+  server.on('connection', (socket) => {
+    socket.once('message', () => socket.send('{"t":"welcome","id":0,"ping":40}'));
+  });
+  try {
+    const { port } = server.address() as AddressInfo;
+    const states: string[] = [];
+    const client = connect(`ws://127.0.0.1:${port}`, { onState: (state, why) => states.push(state + why) });
+    clients.push(client);
+    await until(() => states.some((state) => /^waiting.*silent/.test(state)));
+    expect(states.slice(0, 2)).toEqual(['connecting', 'open']);
+  } finally {
+    server.close();
+  }
+});
+
+test('a gateway that pings is not left', async () => {
+  const { gateway } = await start({ pingMs: 80, helloMsMax: 80 });
+  const states: string[] = [];
+  const client = connect(gateway.url, { onState: (state, reason) => states.push(state + reason) });
+  clients.push(client);
+  await client.infer({ data: {} });
+  // Two and a half intervals pass, with a ping in each: it stays.
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  expect(states).toEqual(['connecting', 'open']);
 });
 
 test('a close code that says not to come back ends it', async () => {

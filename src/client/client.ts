@@ -146,6 +146,8 @@ interface Following {
 const SUBPROTOCOL = 'subito.v1.json';
 const CREDIT_DEFAULT = 64;
 const TIMEOUT_MS_DEFAULT = 15_000;
+/** From the first try to welcome. */
+const CONNECT_MS_MAX = 10_000;
 const BACKOFF_MS_MIN = 250;
 const BACKOFF_MS_MAX = 15_000;
 /** From this code on: do not reconnect as you are. */
@@ -228,14 +230,23 @@ export class Client {
     this.#setState('connecting', '');
     const socket = new WebSocket(this.#url, SUBPROTOCOL);
     this.#socket = socket;
-    socket.onopen = () => this.#write({ t: 'hello', id: 0, token: this.#options.token, sdk: 'js/1.0' });
+    this.#silenceMs = CONNECT_MS_MAX;
+    this.#listen();
+    let opened = false;
+    socket.onopen = () => {
+      opened = true;
+      this.#write({ t: 'hello', id: 0, token: this.#options.token, sdk: 'js/1.0' });
+    };
     socket.onmessage = (message: { data: unknown }) => {
       if (socket !== this.#socket) return;
       this.#listen();
       this.#receive(JSON.parse(String(message.data)) as Frame);
     };
-    // A failed connection is reported by close as well, which knows more.
-    socket.onerror = () => undefined;
+    // Of a connection that was never open, Node 22 reports the error and no close. Of one that was, close
+    // comes as well and knows more.
+    socket.onerror = () => {
+      if (!opened && socket === this.#socket) this.#lost(1006, 'no connection');
+    };
     socket.onclose = (close: { code: number; reason: string }) => {
       if (socket === this.#socket) this.#lost(close.code, close.reason);
     };
@@ -292,7 +303,7 @@ export class Client {
 
   #welcome(frame: Frame): void {
     this.#attempts = 0;
-    this.#silenceMs = 2.5 * (frame.ping ?? 0);
+    this.#silenceMs = 2.5 * (frame.ping ?? CONNECT_MS_MAX);
     this.#listen();
     this.#setState('open', '');
     // Before the subscriptions: those are requests too, and would be written twice.
@@ -309,10 +320,10 @@ export class Client {
    */
   #listen(): void {
     clearTimeout(this.#silenceTimer);
-    if (this.#silenceMs === 0) return;
     this.#silenceTimer = setTimeout(() => {
-      this.#socket?.close();
+      const socket = this.#socket;
       this.#lost(1006, 'silent');
+      socket?.close();
     }, this.#silenceMs);
   }
 
