@@ -152,8 +152,8 @@ export class FieldDecoder {
   }
 
   /**
-   * Checks a row that is in place, however it came: no NaN or infinity where the manifest says so, no truth values
-   * but 0 and 1. Throws InvalidEvent.
+   * Checks a row that is in place, however it came: no NaN or infinity where the manifest says so, no truth
+   * values but 0 and 1. Throws InvalidEvent.
    */
   checkRow(inputs: readonly TensorData[], row: number): void {
     for (let input = 0; input < this.#checks.length; input++) {

@@ -217,8 +217,9 @@ function jsonElement(column: OutputColumn, at: number): string {
 const { fround } = Math;
 
 /**
- * A decimal of at most nine digits that is this float32 again: 0.1, not 0.10000000149011612. JSON has no NaN or
- * infinity: null. Scaling finds it for nearly all values of everyday size, three times faster than toPrecision.
+ * A decimal of at most nine digits that is this float32 again: 0.1, not 0.10000000149011612. JSON has no NaN
+ * or infinity: null. Scaling finds it for nearly all values of everyday size, three times faster than
+ * toPrecision.
  */
 export function float32Text(value: number): string {
   const size = Math.abs(value);

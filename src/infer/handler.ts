@@ -16,8 +16,8 @@ export interface FieldSpec {
 }
 
 /**
- * A row of a tensor: a view over the slab that holds exactly this row; string inputs get a plain array. float16 is
- * raw halves in a Uint16Array, bool is 0 and 1 in a Uint8Array, 64-bit integers are bigints.
+ * A row of a tensor: a view over the slab that holds exactly this row; string inputs get a plain array.
+ * float16 is raw halves in a Uint16Array, bool is 0 and 1 in a Uint8Array, 64-bit integers are bigints.
  */
 export type RowView =
   | Float32Array

@@ -242,6 +242,26 @@ test('a handler decodes and encodes; what it throws stays with its row', async (
   ]);
 });
 
+test('golden cases go through the handler', async () => {
+  const labels = ['a', 'b', 'c'];
+  const changes = {
+    handlerPath: await file('handler.ts', handlerText),
+    outputs: ['probabilities', 'top'].map((name) => ({ name, labels })),
+  };
+  const data = { songs: ['x', 'xxx'] };
+  const outputs = { best: 'b', scores: [0.1142, 0.8438, 0.042], second: 0, dir: true };
+  const good = await golden([{ data, inputs: { features: [1, 3, 0, 0] }, outputs }]);
+  await expect(loadFixture('classifier', { ...changes, goldenPath: good })).resolves.toBeDefined();
+  const skewed = await golden([{ data, inputs: { features: [1, 4, 0, 0] } }]);
+  await expect(loadFixture('classifier', { ...changes, goldenPath: skewed })).rejects.toThrow(
+    'golden.json: cases[0].inputs.features (from data)[1]: expected 4, got 3',
+  );
+  const wrong = await golden([{ data, outputs: { ...outputs, best: 'c' } }]);
+  await expect(loadFixture('classifier', { ...changes, goldenPath: wrong })).rejects.toThrow(
+    'golden.json: cases[0].outputs.best: expected "c", got "b"',
+  );
+});
+
 test('a handler fills text rows', async () => {
   const text = `export const handler = { fields: [], predicts: [], create: () => ({
     decode(data, row) { row.x[0] = data.a; if (data.b) row.x[2] = data.b; },

@@ -217,6 +217,21 @@ test('a slab used again remembers nothing of the last batch', async () => {
   }
 });
 
+test('a batch that runs again, after a worker died on it, gives the same again', async () => {
+  const model = await loadFixture('classifier', named);
+  const slab = model.scratch();
+  const nan = new Uint8Array(new Float32Array([Number.NaN, 1, 1, 0]).buffer);
+  const rows: GivenRow[] = [
+    { features: nan },
+    { data: pack({ energy: 1, year: 2 }) },
+    { data: pack({ energy: 'x', year: 2 }) },
+    { features: new Uint8Array(new Float32Array([1, 120, 2, 0]).buffer), json: true },
+  ];
+  const once = await runRows(model, rows, slab);
+  expect(once.map(({ status }) => status)).toEqual(['invalid', 'ok', 'invalid', 'ok']);
+  expect(readRows(slab, (await model.runSlab(slab, 0, 4)).spill, 4)).toEqual(once);
+});
+
 test('only the rows asked for are run', async () => {
   const model = await loadFixture('mixed');
   const slab = model.scratch();
