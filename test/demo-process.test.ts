@@ -24,6 +24,12 @@ function tempDir(): string {
   return dir;
 }
 
+/** The directory of an embedded Redis that outlives its engine where a test fails. */
+function redisDir(dir: string): string {
+  cleanups.push(async () => (await startEmbedded({ port: 0, dir })).stop());
+  return dir;
+}
+
 function client(url: string): Redis {
   const redis = new Redis(url);
   redis.on('error', () => undefined);
@@ -45,10 +51,13 @@ function subito(args: readonly string[], cwd = process.cwd()): Command {
     cwd,
     stdio: ['ignore', 'pipe', 'pipe'],
   });
-  cleanups.push(() => child.kill('SIGKILL'));
+  const exit = once(child, 'exit');
+  cleanups.push(async () => {
+    child.kill('SIGKILL');
+    await exit;
+  });
   let said = '';
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => (said += chunk));
-  const exit = once(child, 'exit');
   return {
     process: child,
     said: () => said,
@@ -114,6 +123,7 @@ test('the demo plays, judges, shows its listeners, and leaves nothing behind', {
   timeout: 120_000,
 }, async () => {
   const data = tempDir();
+  const dir = redisDir(join(data, 'demo'));
   const demo = subito(['demo', '--port', '0', '--listeners', '20', '--data', data]);
   const said = await demo.until(/^ +Listener: .*$[\s\S]*made up/m);
   const url = /Engine: +(http:\/\/127\.0\.0\.1:\d+)\//.exec(said)?.[1];
@@ -141,7 +151,7 @@ test('the demo plays, judges, shows its listeners, and leaves nothing behind', {
   expect(isAlive(pid)).toBe(false);
 
   // What is on disk: every event of the stream acknowledged, and one prediction for each.
-  const left = await startEmbedded({ port: 0, dir: join(data, 'demo') });
+  const left = await startEmbedded({ port: 0, dir });
   cleanups.push(() => left.stop());
   const after = client(left.url);
   const [pending] = (await after.xpending('events', 'subito')) as [number];
@@ -156,6 +166,7 @@ test('the demo plays, judges, shows its listeners, and leaves nothing behind', {
 
 test('serve says where everything is and ends with SIGTERM', { timeout: 60_000 }, async () => {
   const cwd = tempDir();
+  redisDir(join(cwd, 'data/redis'));
   const serve = subito(['serve', '--redis', 'embedded', '--port', '0', '--models', FIXTURES], cwd);
   const said = await serve.until(/^subito serves .*\n/m);
   expect(said).toMatch(/gather@1 \(cpu\).* at http:\/\/127\.0\.0\.1:\d+, events from events at redis:\/\//);
@@ -166,6 +177,7 @@ test('serve says where everything is and ends with SIGTERM', { timeout: 60_000 }
 
 test('serve without a model exits with the reason', { timeout: 60_000 }, async () => {
   const cwd = tempDir();
+  redisDir(join(cwd, 'data/redis'));
   const serve = subito(['serve', '--redis', 'embedded', '--port', '0', '--models', cwd], cwd);
   expect(await serve.ended()).toBe(1);
   expect(serve.said()).toContain('ENGINE_NO_MODEL');
