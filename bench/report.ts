@@ -1,7 +1,7 @@
 /** Medians over the rounds, ratios against Subito, and the text of bench/RESULTS.md. */
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
-import { cpus, release, totalmem } from 'node:os';
+import { cpus, loadavg, release, totalmem } from 'node:os';
 import type { Contestant } from './contestants.ts';
 import type { Round } from './measure.ts';
 import type { Site } from './site.ts';
@@ -15,6 +15,8 @@ export interface Machine {
   readonly node: string;
   readonly redis: string;
   readonly onnxruntime: string;
+  /** One-minute load average before the first contestant: above a few tenths, others used the machine too. */
+  readonly loadBefore: number;
   readonly date: string;
   /** Short hash; `+` when files differ from it. */
   readonly commit: string;
@@ -31,6 +33,7 @@ export async function describeMachine(site: Site): Promise<Machine> {
     node: process.version,
     redis: info.get('redis_version') ?? 'unknown',
     onnxruntime: JSON.parse(readFileSync(ort, 'utf8')).version,
+    loadBefore: loadavg()[0]!,
     date: new Date().toISOString().slice(0, 16).replace('T', ' '),
     commit: commit(),
   };
@@ -100,7 +103,8 @@ export function summarize(contestant: Contestant, rounds: readonly Round[], fail
   return { name, what, median, failure, rounds };
 }
 
-function middle(values: number[]): number {
+/** The median. */
+export function middle(values: number[]): number {
   const sorted = values.toSorted((a, b) => a - b);
   const half = sorted.length >> 1;
   return sorted.length % 2 === 1 ? sorted[half]! : (sorted[half - 1]! + sorted[half]!) / 2;
@@ -110,7 +114,7 @@ export function machineText(machine: Machine): string {
   return (
     `${machine.date} UTC, commit ${machine.commit}; ${machine.cpu}, ${machine.cores} cores, ` +
     `${machine.memoryGiB} GiB, Linux ${machine.kernel}; Node ${machine.node}, Redis ${machine.redis}, ` +
-    `ONNX Runtime ${machine.onnxruntime}`
+    `ONNX Runtime ${machine.onnxruntime}; load average before ${machine.loadBefore.toFixed(1)}`
   );
 }
 

@@ -20,6 +20,9 @@ const HELP = `Usage: npm run bench -- [options]
   --help
 `;
 
+/** One-minute load average. */
+const BUSY_LOAD = 0.7;
+
 const { values } = parseArgs({
   options: {
     quick: { type: 'boolean', default: false },
@@ -54,6 +57,8 @@ async function main(): Promise<number> {
   try {
     const machine = await describeMachine(site);
     say(machineText(machine));
+    if (machine.loadBefore > BUSY_LOAD)
+      say('WARNING: others use this machine: only CPU per event can be trusted');
     const results = await runRounds(field, site, plan, roundCount);
     const text = resultsText(machine, results, roundCount);
     const complete = only === null && !values.quick && results.every(({ median }) => median !== null);

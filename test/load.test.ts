@@ -1,15 +1,10 @@
 // `subito load` against real, small servers: Redis with an echo consumer, WebSocket, HTTP.
 
-import type { ChildProcess } from 'node:child_process';
-import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { Packr } from 'msgpackr';
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, describe, expect, test } from 'vitest';
 import type { WebSocket } from 'ws';
 import { WebSocketServer } from 'ws';
 import { loadFlags, loadOptions } from '../src/commands/load.ts';
@@ -18,57 +13,34 @@ import { loadDefaults } from '../src/load/options.ts';
 import { formatReport } from '../src/load/report.ts';
 import { runLoad } from '../src/load/run.ts';
 import { RedisWire } from '../src/load/wire.ts';
+import { startRedis } from './support/redis.ts';
 
 const packr = new Packr({ useRecords: false });
-const directory = mkdtempSync(join(tmpdir(), 'subito-load-'));
-const redisUrl = `unix://${join(directory, 'redis.sock')}`;
+const redis = await startRedis();
 const cleanups: (() => unknown)[] = [];
-let redis: ChildProcess;
 
 /** Short, and wide enough in time for a busy machine. */
 const base: LoadOptions = {
   ...loadDefaults,
-  redisUrl,
+  redisUrl: redis.url,
   ratePerS: 300,
   durationS: 1,
   warmupS: 0.2,
   featuresBytes: 16,
 };
 
-beforeAll(async () => {
-  // A socket file of our own: no port to be taken by somebody else.
-  redis = spawn(
-    'redis-server',
-    ['--port', '0', '--unixsocket', join(directory, 'redis.sock'), '--save', '', '--appendonly', 'no'],
-    { stdio: 'ignore', cwd: directory },
-  );
-  for (let attempt = 0; ; attempt++) {
-    try {
-      (await RedisWire.connect(redisUrl)).close();
-      return;
-    } catch (error) {
-      if (attempt > 100) throw error;
-      await new Promise((resolve) => setTimeout(resolve, 50));
-    }
-  }
-});
-
 afterEach(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
 });
 
-afterAll(async () => {
-  redis.kill();
-  await once(redis, 'exit');
-  rmSync(directory, { recursive: true, force: true });
-});
+afterAll(() => redis.stop());
 
 type Consume = (id: string, fields: Map<string, string>, index: number) => Promise<unknown> | undefined;
 
 /** Reads `events` from its end, one reply at a time, and hands each entry to `consume`. */
 async function consumer(consume: (wire: RedisWire) => Consume): Promise<void> {
-  const reader = await RedisWire.connect(redisUrl);
-  const writer = await RedisWire.connect(redisUrl);
+  const reader = await RedisWire.connect(redis.url);
+  const writer = await RedisWire.connect(redis.url);
   await writer.call(['FLUSHALL']);
   cleanups.push(() => {
     reader.close();
@@ -191,7 +163,7 @@ describe('via stream', () => {
   });
 
   test('refused by Redis: the error code is the outcome', async () => {
-    const wire = await RedisWire.connect(redisUrl);
+    const wire = await RedisWire.connect(redis.url);
     cleanups.push(() => wire.close());
     await wire.call(['FLUSHALL']);
     await wire.call(['SET', 'events', 'a string']);
