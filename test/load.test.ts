@@ -107,7 +107,17 @@ describe('via stream', () => {
       }
       if (index % 10 === 2) {
         dead++;
-        return wire.call(['XADD', 'deadletters', '*', 'event', event, 'reason', 'invalid']);
+        return wire.call([
+          'XADD',
+          'deadletters',
+          '*',
+          'event',
+          event,
+          'reason',
+          'invalid',
+          'detail',
+          'x: no',
+        ]);
       }
       if (index % 10 === 3) {
         shed++;
@@ -128,6 +138,7 @@ describe('via stream', () => {
     });
     expect(report.lost).toBe(lost);
     expect(report.errors).toEqual({ 'dead letter invalid': dead, shed });
+    expect(report.notes).toEqual(['the first dead letter says: invalid x: no']);
     expect(report.duplicates).toBe(twice);
     expect(report.answered).toBe(report.sent - lost - dead - shed);
     expect(report.ok).toBe(false);

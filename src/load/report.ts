@@ -45,7 +45,7 @@ export function makeReport(
   const bad = account.errorCount + account.lost;
   const warnings: string[] = [];
   if (failure !== null) warnings.push(`the run ended early: ${failure}`);
-  if (account.answered === 0 && failure === null) {
+  if (account.answered === 0 && account.errorCount === 0 && failure === null) {
     const { stream, predictions } = options;
     warnings.push(
       options.via === 'stream'

@@ -29,6 +29,7 @@ export class StreamWay implements Way {
   #wire: RedisWire | null = null;
   readonly #tails: StreamTail[] = [];
   #push: PushObserver | null = null;
+  #deadLetterSeen = false;
   #parts: Buffer[] = [];
   #seqs: number[] = [];
   /** Push only: milliseconds of each event's entry id; a pushed frame does not carry it. */
@@ -68,7 +69,9 @@ export class StreamWay implements Way {
     const { redisUrl, predictions, deadletters, observe } = this.#options;
     this.#wire = await RedisWire.connect(redisUrl);
     this.#wire.onLost = this.#fail;
-    this.#follow(deadletters, ['event', 'reason'], (_id, text) => this.#deadLetter(text(0), text(1)));
+    this.#follow(deadletters, ['event', 'reason', 'detail'], (_id, text) =>
+      this.#deadLetter(text(0), text(1), text(2)),
+    );
     if (observe === 'tail') {
       this.#follow(predictions, ['event', 'source', 'status'], (id, text) =>
         this.#predicted(id, text(0), text(1), text(2)),
@@ -150,9 +153,12 @@ export class StreamWay implements Way {
     this.#settle(seq, statusCode(status), entryMs);
   }
 
-  #deadLetter(event: string | undefined, reason = ''): void {
+  #deadLetter(event: string | undefined, reason = '', detail = ''): void {
     const seq = eventNumber(this.#run, event);
-    if (seq !== -1) this.#settle(seq, `dead letter ${reason}`.trim());
+    if (seq === -1) return;
+    if (!this.#deadLetterSeen) this.notes.push(`the first dead letter says: ${reason} ${detail}`.trimEnd());
+    this.#deadLetterSeen = true;
+    this.#settle(seq, `dead letter ${reason}`.trim());
   }
 }
 
