@@ -135,7 +135,8 @@ async function produce(redis: Redis, random: Random): Promise<Map<string, { kind
         data,
       );
     }
-    ((await pipeline.exec()) ?? []).forEach(([, id], i) => events.set(String(id), batch[i]!));
+    const ids = ((await pipeline.exec()) ?? []).map(([, id]) => String(id));
+    for (const [i, id] of ids.entries()) events.set(id, batch[i]!);
   }
   return events;
 }
