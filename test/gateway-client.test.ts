@@ -159,6 +159,7 @@ test('a gateway that has fallen silent is left, whatever its socket says', async
   server.on('connection', (socket) => {
     socket.once('message', () => socket.send('{"t":"welcome","id":0,"ping":40}'));
   });
+  await new Promise((resolve) => server.once('listening', resolve));
   try {
     const { port } = server.address() as AddressInfo;
     const states: string[] = [];
