@@ -11,16 +11,17 @@ local kind = redis.call('TYPE', KEYS[2]).ok
 if kind ~= 'stream' and kind ~= 'none' then
   return redis.error_reply('WRONGTYPE predictions key holds a ' .. kind)
 end
+local call = redis.call
 local input, predictions, group, model, infer, kept = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local settled = 0
 for i = 5, #ARGV, 5 do
   local id, event = ARGV[i], ARGV[i + 2]
-  if id == '' or redis.call('XACK', input, group, id) == 1 then
+  if id == '' or call('XACK', input, group, id) == 1 then
     if event == '' then
-      redis.call('XADD', predictions, '*', 'source', id, 'key', ARGV[i + 1], 'model', model,
+      call('XADD', predictions, '*', 'source', id, 'key', ARGV[i + 1], 'model', model,
         'status', 'ok', 'outputs', ARGV[i + 4], 'wait_us', ARGV[i + 3], 'infer_us', infer)
     else
-      redis.call('XADD', predictions, '*', 'source', id, 'event', event, 'key', ARGV[i + 1],
+      call('XADD', predictions, '*', 'source', id, 'event', event, 'key', ARGV[i + 1],
         'model', model, 'status', 'ok', 'outputs', ARGV[i + 4], 'wait_us', ARGV[i + 3], 'infer_us', infer)
     end
     settled = settled + 1
