@@ -169,7 +169,7 @@ test('before hello nothing is taken, and without one the connection is closed wi
 });
 
 test('a ping without a pong closes with 4003, with one it does not', async () => {
-  const { ws } = await start({ pingMs: 60, helloMsMax: 60 });
+  const { ws } = await start({ pingMs: 300, helloMsMax: 300 });
   const silent = await player(ws);
   const polite = await player(ws);
   polite.socket.on('message', (data: Buffer) => {
