@@ -1,8 +1,8 @@
 /**
  * Makes up shows song by song from first-order statistics of real set lists
  * (models/next-track/transitions.json): what opens a set, what follows a song, when a set ends. Such a show
- * knows nothing of what came before the last song, except that no song comes twice. Pure: the same transitions
- * and the same random numbers give the same show.
+ * knows nothing of what came before the last song, except that no song comes twice. Pure: the same
+ * transitions and the same random numbers give the same show.
  */
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
