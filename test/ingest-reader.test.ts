@@ -1,4 +1,5 @@
-// The reader against real servers: what Redis gave out is taken once, whatever happens to connection, group or stream.
+// The reader against real servers: what Redis gave out is taken, whatever happens to connection, group,
+// stream.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Redis } from 'ioredis';

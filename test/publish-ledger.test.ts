@@ -1,5 +1,6 @@
-// Two engines' stream paths (reader, intake, batcher, runner, committer) on one real server, under random faults:
-// each event is settled exactly once, as what it is. Workers are functions of the test; everything else is real.
+// Two engines' stream paths (reader, intake, batcher, runner, committer) on one real server, under random
+// faults: each event is settled exactly once, as what it is. Workers are functions of the test; all else is
+// real.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Redis } from 'ioredis';
@@ -89,7 +90,7 @@ class Path {
     });
   }
 
-  /** Predicts, refuses and dies as the data says; dies now and then for no reason, but never on one row alone. */
+  /** Predicts, refuses and dies as the data says; and dies for no reason, but never on one row alone. */
   async #infer({ slab, first, rows }: InferTask): Promise<InferResult> {
     await sleep(this.#random.int(1, 6));
     const { table, memory, layout } = this.#batches.get(slab) as Batch;

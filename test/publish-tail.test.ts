@@ -1,4 +1,5 @@
-// The tail against a real server: everything appended since it was wanted, once each, over reconnects and rubbish.
+// The tail against a real server: all that is appended since it was wanted, once, over reconnects and
+// rubbish.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Redis } from 'ioredis';

@@ -13,7 +13,7 @@ afterEach(() => {
   for (const socket of sockets.splice(0)) socket.close();
 });
 
-/** An owner that reads lines: every reply of the commands used here is one, but for bulk strings of no line break. */
+/** An owner that reads lines: a reply of the commands used here is one, or a bulk string: two. */
 class Lines {
   readonly lines: string[] = [];
   readonly reasons: string[] = [];
@@ -118,7 +118,7 @@ describe('against a plain server', () => {
         expected.push(`$${text.length}`, text);
         owner.send('ECHO', text);
       }
-      // Whatever came is consumed in one go here, and the next bytes come later: the two must not be mixed up.
+      // What came is consumed in one go here, and the next bytes come later: they must not be mixed up.
       await sleep(round % 3);
       owner.room = Number.POSITIVE_INFINITY;
       owner.socket.release();

@@ -1,4 +1,5 @@
-// What intake makes of an entry: a row in its model's batch, or a row among the rejected with the reason in words.
+// What intake makes of an entry: a row in its model's batch, or one among the rejected with the reason in
+// words.
 import { describe, expect, test } from 'vitest';
 import type { Answer } from '../src/gateway/backend.ts';
 import { type Batch, ID_BYTES_MAX, ORIGIN_DIRECT } from '../src/schedule/batch.ts';

@@ -63,7 +63,7 @@ function rowsOf(batch: Batch): Settled['rows'] {
   });
 }
 
-/** What a worker does: each row's prediction says the row's data. `spill`: beside the slab instead of within. */
+/** What a worker does: each row's prediction says the row's data. `spill`: beside the slab, not within. */
 function work({ first, rows }: InferTask, batch: Batch, spill = false): InferResult {
   const layout = batch.layout!;
   const parts: Buffer[] = [];

@@ -45,6 +45,8 @@ export class Relay {
   /** Nothing passes either way, and no connection ends: a cable that was pulled. */
   silent = false;
   connections = 0;
+  readonly #kept: { readonly client: Socket; readonly chunk: Buffer }[] = [];
+  #keeping = false;
   repliedBytes = 0;
 
   constructor(targetPort: number) {
@@ -58,6 +60,10 @@ export class Relay {
       server.on('data', (chunk) => {
         if (this.silent || this.dropReplies || silentFromStart) return;
         this.repliedBytes += chunk.length;
+        if (this.#keeping) {
+          this.#kept.push({ client, chunk });
+          return;
+        }
         client.write(chunk);
       });
       for (const end of pair) {
@@ -79,6 +85,23 @@ export class Relay {
 
   get port(): number {
     return (this.#server.address() as { port: number }).port;
+  }
+
+  /** Answers are kept back from now on; then let through in one piece. */
+  keepReplies(): void {
+    this.#keeping = true;
+  }
+
+  get keptReplies(): number {
+    return this.#kept.length;
+  }
+
+  passReplies(): void {
+    this.#keeping = false;
+    const kept = this.#kept.splice(0);
+    for (const client of new Set(kept.map((one) => one.client))) {
+      client.write(Buffer.concat(kept.filter((one) => one.client === client).map(({ chunk }) => chunk)));
+    }
   }
 
   /** Ends every connection at once. */
