@@ -206,7 +206,7 @@ export class StreamReader {
       message: `${this.#options.stream}: ${message}`,
     });
     const again = () => setTimeout(() => this.#read(), RETRY_MS);
-    // Redis 7.0 ends a wait with UNBLOCKED when the stream is deleted, and answers NOGROUP only to the next read.
+    // Redis 7.0 ends a wait with UNBLOCKED when the stream is deleted; NOGROUP comes only to the next read.
     if (/^(NOGROUP|UNBLOCKED)/.test(message)) this.#options.createGroup().then(again, again);
     else again();
   }

@@ -37,7 +37,7 @@ const BACKOFF_MS_MAX = 1_000;
  * A connect that has not finished by then is given up; Redis answers a greeting in well under a millisecond.
  */
 const CONNECT_MS_MAX = 5_000;
-/** A peer that vanished ends no connection: a machine lost, a cable pulled. TCP alone notices after many minutes. */
+/** A peer that vanished ends no connection: a lost machine, a pulled cable. TCP notices after minutes. */
 const ANSWER_MS_MAX = 5_000;
 
 export class RedisSocket {
@@ -138,7 +138,8 @@ export class RedisSocket {
     }
     this.#socket = socket;
     socket.on('timeout', () => {
-      if (socket === this.#socket && this.isOpen && !this.#held && this.#options.answerDue()) this.#lost('no answer');
+      if (socket === this.#socket && this.isOpen && !this.#held && this.#options.answerDue())
+        this.#lost('no answer');
     });
     this.#timer = setTimeout(() => this.#lost('connecting took too long'), CONNECT_MS_MAX);
     socket.once(endpoint.tls === null ? 'connect' : 'secureConnect', () => this.#greet());

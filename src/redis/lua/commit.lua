@@ -1,11 +1,13 @@
 #!lua
--- Settles the predicted rows of one batch: acknowledges each event and appends its prediction, in one step. XACK answers
--- 1 to the first caller only, so each event yields one prediction, whoever else was also working on it.
--- Everything that could fail is checked before the first XACK; the script as a whole is refused under OOM.
+-- Settles the predicted rows of one batch: acknowledges each event and appends its prediction, in one step.
+-- XACK answers 1 to the first caller only, so each event yields one prediction, whoever else was also
+-- working on it. Everything that could fail is checked before the first XACK; the script as a whole is
+-- refused under OOM.
 --
 -- KEYS[1] input stream   KEYS[2] predictions stream
 -- ARGV[1] group  ARGV[2] model, name@version  ARGV[3] infer_us  ARGV[4] predictions kept (about)
--- ARGV[5...] five per row: entry id ('' for a request that came over a socket), key, event id or '', wait_us, outputs
+-- ARGV[5...] five per row: entry id ('' for a request that came over a socket), key, event id or '', wait_us,
+--   outputs
 -- Returns how many rows were settled by this call.
 local kind = redis.call('TYPE', KEYS[2]).ok
 if kind ~= 'stream' and kind ~= 'none' then

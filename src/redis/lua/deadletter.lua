@@ -1,6 +1,7 @@
 #!lua
--- Settles events that cannot be predicted: acknowledges each and copies it, payload included, to the dead letters. The
--- copy is made here, from the stream, so that an event of any size never has to pass through the engine.
+-- Settles events that cannot be predicted: acknowledges each and copies it, payload included, to the dead
+-- letters. The copy is made here, from the stream, so that an event of any size never has to pass through
+-- the engine.
 --
 -- KEYS[1] input stream   KEYS[2] dead-letter stream
 -- ARGV[1] group
