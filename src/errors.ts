@@ -67,6 +67,11 @@ export const errorTable = {
     fix: 'look for a handler.ts that ends its process, or raise limits.model_load_ms_max for a large model',
   },
   WORKER_DIED: { retryable: true, fix: 'run the rows again; a worker that took its place is loading' },
+  GATEWAY_PORT_BUSY: {
+    retryable: false,
+    fix: 'stop what listens there, set gateway.port to another one, or to 0 for any free one',
+  },
+  GATEWAY_UNREACHABLE: { retryable: true, fix: 'start the engine with `subito serve`, or correct --url' },
   STOP_TIMEOUT: {
     retryable: false,
     fix: 'the events stay pending and are served after the next start; or raise limits.stop_ms_max',

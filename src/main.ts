@@ -215,4 +215,11 @@ function isEntry(): boolean {
   return entry !== undefined && realpathSync(entry) === import.meta.filename;
 }
 
-if (isEntry()) process.exitCode = await main(process.argv.slice(2));
+if (isEntry()) {
+  // `subito load | head`: the reader has seen enough, which is no error.
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(0);
+    throw error;
+  });
+  process.exitCode = await main(process.argv.slice(2));
+}

@@ -275,7 +275,7 @@ test('bodies too large, announced or not, and bodies of another type', async () 
     });
     socket.on('error', () => undefined);
     socket.on('close', () => resolve(answer));
-    socket.write(`POST ${INFER} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n`);
+    socket.write(`POST ${INFER} HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n`);
     socket.write(`${(101_000).toString(16)}\r\n${'x'.repeat(101_000)}\r\n`);
   });
   expect(chunked).toMatch(/^HTTP\/1.1 413 /);
@@ -306,7 +306,7 @@ test('clients that leave mid-request, before, during and after their body', asyn
     return socket;
   };
   const body = JSON.stringify({ inputs: [ENERGY] });
-  const head = `POST ${INFER} HTTP/1.1\r\nhost: x\r\ncontent-length: ${body.length}\r\n\r\n`;
+  const head = `POST ${INFER} HTTP/1.1\r\nhost: localhost\r\ncontent-length: ${body.length}\r\n\r\n`;
   const sockets = [open(head), open(head + body.slice(0, 20)), open('POST /v2/mod')];
   for (let i = 0; i < 20; i++) sockets.push(open(head + body));
   await until(() => backend.held.length === 40);
@@ -327,4 +327,24 @@ test('a request in hand is answered while draining', async () => {
   started.backend.held[0]?.(OK);
   expect((await pending).status).toBe(200);
   await drained;
+});
+
+test('a name that was made to point at loopback is not answered', async () => {
+  const { gateway } = await start({}, { origins: ['https://player.example'] });
+  // fetch sets Host itself, so the request is written by hand.
+  const statusOf = (host: string) =>
+    new Promise<string>((resolve, reject) => {
+      const socket = createConnection(gateway.port, '127.0.0.1');
+      socket.setEncoding('utf8');
+      socket.once('data', (text) => {
+        socket.destroy();
+        resolve(String(text).split(' ')[1] ?? '');
+      });
+      socket.once('error', reject);
+      socket.write(`GET /v2 HTTP/1.1\r\nHost: ${host}\r\n\r\n`);
+    });
+  expect(await statusOf(`evil.example:${gateway.port}`)).toBe('421');
+  expect(await statusOf(`localhost:${gateway.port}`)).toBe('200');
+  expect(await statusOf(`[::1]:${gateway.port}`)).toBe('200');
+  expect(await statusOf('player.example')).toBe('200');
 });

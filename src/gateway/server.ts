@@ -20,7 +20,7 @@ import { CLOSES } from './codes.ts';
 import type { ConnectionShared, SocketData } from './connection.ts';
 import { Connection } from './connection.ts';
 import { Hub } from './hub.ts';
-import { originAllowed } from './origin.ts';
+import { hostAllowed, originAllowed } from './origin.ts';
 import { AddressRates } from './rates.ts';
 import type { RequestHead } from './routes/http.ts';
 import { Exchange, readHead } from './routes/http.ts';
@@ -184,7 +184,12 @@ class Listener {
   /** All in one go: after an await the request's headers are gone. */
   #upgrade(res: HttpResponse, req: HttpRequest, context: Parameters<HttpResponse['upgrade']>[4]): void {
     const head = readHead(req);
-    if (!originAllowed(head.origin, head.host, this.#options.origins)) {
+    const { host, origins } = this.#options;
+    if (!hostAllowed(head.host, host, origins)) {
+      res.writeStatus('421 Misdirected Request').end('this host name is not answered here');
+      return;
+    }
+    if (!originAllowed(head.origin, head.host, origins)) {
       res.writeStatus('403 Forbidden').end('this origin may not connect');
       return;
     }
@@ -246,6 +251,7 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   const listener = new Listener(options, {
     backend,
     limits,
+    host,
     origins,
     version,
     files,
@@ -293,7 +299,7 @@ async function listen(app: TemplatedApp, host: string, port: number): Promise<us
   const reason = await whyNot(host, port);
   const at = `${host}:${port}`;
   if (reason === 'EADDRINUSE') {
-    throw new SubitoError('CONFIG_INVALID', `gateway.port: ${at} is in use by another program`, {
+    throw new SubitoError('GATEWAY_PORT_BUSY', `gateway.port: ${at} is in use by another program`, {
       fix: 'stop what listens there, set gateway.port to another one, or to 0 for any free one',
       detail: reason,
     });

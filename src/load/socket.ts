@@ -37,7 +37,7 @@ export class GatewaySocket {
       const fail = (why: string) => {
         clearTimeout(timer);
         socket.terminate();
-        reject(new SubitoError('USAGE', `no WebSocket at ${address.host}: ${why}`, { fix: 'check --url' }));
+        reject(new SubitoError('GATEWAY_UNREACHABLE', `no WebSocket at ${address.host}: ${why}`));
       };
       const timer = setTimeout(() => fail('no welcome in 10 s'), OPEN_MS_MAX);
       const socket = new WebSocket(address, [`subito.v1.${encoding}`], { perMessageDeflate: false });

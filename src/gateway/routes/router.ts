@@ -3,7 +3,7 @@
  * files.
  */
 import type { Backend } from '../backend.ts';
-import { originAllowed } from '../origin.ts';
+import { hostAllowed, originAllowed } from '../origin.ts';
 import type { Exchange, RequestHead } from './http.ts';
 import type { InferenceOptions } from './inference.ts';
 import { serveInference } from './inference.ts';
@@ -12,6 +12,8 @@ import { serveStatic } from './static.ts';
 
 export interface RouterOptions extends InferenceOptions {
   readonly backend: Backend;
+  /** The address that the gateway listens on. */
+  readonly host: string;
   readonly origins: readonly string[];
   readonly files: ReadonlyMap<string, StaticFile>;
   /** GET routes of the embedding program, by path; a value or the promise of one is answered as JSON. */
@@ -22,6 +24,10 @@ const METRICS_TYPE = 'text/plain; version=0.0.4; charset=utf-8';
 
 export function route(options: RouterOptions, head: RequestHead, exchange: Exchange): void {
   const reads = head.method === 'GET' || head.method === 'HEAD';
+  if (!hostAllowed(head.host, options.host, options.origins)) {
+    exchange.error(421, 'misdirected', `the host name ${head.host} is not answered here`, {}, true);
+    return;
+  }
   // A page of another site cannot read our answers anyway; it must not cause inference either.
   if (!reads && !originAllowed(head.origin, head.host, options.origins)) {
     exchange.error(403, 'forbidden', `the origin ${head.origin} may not post here`, {}, true);
