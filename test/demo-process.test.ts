@@ -125,7 +125,7 @@ test('the demo plays, judges, shows its listeners, and leaves nothing behind', {
   const data = tempDir();
   const dir = redisDir(join(data, 'demo'));
   const demo = subito(['demo', '--port', '0', '--listeners', '20', '--data', data]);
-  const said = await demo.until(/^ +Listener: .*$[\s\S]*made up/m);
+  const said = await demo.until(/^ +Listener: .*$[\s\S]*card\.md/m);
   const url = /Engine: +(http:\/\/127\.0\.0\.1:\d+)\//.exec(said)?.[1];
   const port = /redis-cli -p (\d+) XADD/.exec(said)?.[1] ?? '6379';
   expect(url, said).toBeDefined();

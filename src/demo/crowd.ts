@@ -70,7 +70,8 @@ export interface DemoFigures extends Score {
 }
 
 export const SHOWS_ARE =
-  'Shows are simulated: each song is drawn from how often it followed the one before in real set lists.';
+  'Shows are simulated: each song is drawn from how often it followed the one before in real set lists. ' +
+  'That makes them easier to guess than real shows, for which the model card has the figures.';
 
 interface Waiting {
   readonly listener: number;

@@ -26,8 +26,9 @@ export function welcome(places: Places): string {
     '  Or ask for yourself, from another terminal:',
     `    ${cli} XADD ${stream} '*' key me data '${event}'`,
     `    ${cli} XREVRANGE ${predictions} + - COUNT 5000 | grep -m1 -A6 '^me$'`,
-    '  The shows are made up, from how often one song followed another in real set lists.',
     '  hit@10: how often the song that came was among ten guesses: the model’s, or the most popular songs.',
+    '  The shows are made up, from how often one song followed another in real set lists. That makes them',
+    '  easier to guess than real shows; for those see models/next-track/train/card.md.',
     '',
   ].join('\n');
 }
