@@ -113,17 +113,24 @@ function streamsOf({ streams }: Config): { stream: string; predictions: string; 
 
 async function start(config: Config, crowd: Crowd): Promise<Engine> {
   let engine: Engine;
+  const more = {
+    sections: { demo: () => crowd.figures() },
+    routes: { '/demo/listeners': () => crowd.views() },
+  };
   try {
-    engine = await startEngine(config, {
-      sections: { demo: () => crowd.figures() },
-      routes: { '/demo/listeners': () => crowd.views() },
-    });
+    engine = await startEngine(config, more);
   } catch (error) {
-    if (!(error instanceof SubitoError) || error.code !== 'REDIS_DIR_IN_USE') throw error;
-    throw new SubitoError('REDIS_DIR_IN_USE', error.message, {
-      cause: error,
-      fix: 'stop the other demo, or give this one another --data directory',
-    });
+    const code = error instanceof SubitoError ? error.code : '';
+    if (code === 'REDIS_DIR_IN_USE') {
+      throw new SubitoError('REDIS_DIR_IN_USE', (error as SubitoError).message, {
+        cause: error,
+        fix: 'stop the other demo, or give this one another --data directory',
+      });
+    }
+    const { redis } = config;
+    // Somebody took the usual port since it was looked at.
+    if (code !== 'REDIS_PORT_BUSY' || redis.kind !== 'embedded' || redis.port === 0) throw error;
+    return start({ ...config, redis: { ...redis, port: 0 } }, crowd);
   }
   if (engine.backend.model(MODEL) !== undefined) return engine;
   await engine.stop();
