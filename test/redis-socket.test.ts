@@ -207,6 +207,19 @@ test('a server that falls silent is given up when an answer is due, and not befo
   await redis.stop();
 });
 
+test('a Unix socket, with a database', async () => {
+  const redis = await startRedis();
+  const own = await startRedis({ config: { unixsocket: `${redis.dir}/redis.sock` } });
+  const owner = await new Lines(parseEndpoint(`unix://${redis.dir}/redis.sock?db=2`)).opened();
+  owner.send('SET', 'here', 'yes');
+  await until('answer', () => owner.lines.includes('+OK'));
+  const control = own.connect();
+  await control.select(2);
+  expect(await control.get('here')).toBe('yes');
+  await own.stop();
+  await redis.stop();
+});
+
 test('a server that is restarted is found again', async () => {
   const redis = await startRedis();
   const owner = await new Lines(endpointOf(redis)).opened();
