@@ -31,6 +31,7 @@ export function createBackend(options: BackendOptions): Backend {
   const { lanes, infos, intake, batcher, control, partitions, sources } = options;
   const defaultModel = partitions[0]?.model ?? (lanes.length === 1 ? (lanes[0] as ModelLane).name : '');
   const laneOf = (name: string) => lanes.find((lane) => lane.name === name || lane.label === name);
+  const first = partitions.filter(({ stream }) => stream === partitions[0]?.stream);
   let flushing = false;
   /**
    * Frames that arrive together make one batch: the workers are given work once the sockets have been read.
@@ -64,7 +65,7 @@ export function createBackend(options: BackendOptions): Backend {
       flushSoon();
     },
     append(event) {
-      const partition = partitions[partitionOf(event.key, partitions.length)];
+      const partition = first[partitionOf(event.key, first.length)];
       if (partition === undefined) throw new SubitoError('APPEND_FAILED', 'no input stream is configured');
       return control.append(partition.name, entryFields(event));
     },

@@ -45,6 +45,7 @@ Examples:
     description: 'run the engine with a private Redis, the models at hand and simulated listeners',
     flags: [
       ['--listeners <n>', 'simulated listeners (300)'],
+      ['--song-seconds <n>', 'how long a song plays (2)'],
       ['--port <n>', 'port of the console, 0 for any free one (8080)'],
       ['--data <dir>', 'where the private Redis keeps its data (./data)'],
       ['--quiet', 'print the address and nothing else'],

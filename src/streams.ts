@@ -6,6 +6,8 @@ import type { StreamConfig } from './config.ts';
 export interface StreamPartition extends StreamConfig {
   /** Index among all partitions of this engine; rows carry it as their origin. */
   readonly index: number;
+  /** Name of the configured stream that this is a part of. */
+  readonly stream: string;
 }
 
 /**
@@ -22,6 +24,7 @@ export function partitionStreams(streams: readonly StreamConfig[]): StreamPartit
         predictions: stream.predictions + suffix,
         deadletters: stream.deadletters + suffix,
         index: partitions.length,
+        stream: stream.name,
       });
     }
   }

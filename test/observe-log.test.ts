@@ -1,9 +1,9 @@
 import { afterEach, expect, test } from 'vitest';
 import { channels, type NoticeReport } from '../src/observe/channels.ts';
-import { hashKey, redact, startLog } from '../src/observe/log.ts';
+import { hashKey, type LogOptions, redact, startLog } from '../src/observe/log.ts';
 
 /** A log on a clock that the test moves. */
-function simulate(text = false) {
+function simulate(text = false, colour = text, level: NonNullable<LogOptions['level']> = 'debug') {
   const lines: string[] = [];
   const timers: { at: number; fn: () => void }[] = [];
   let nowMs = Date.UTC(2026, 0, 1);
@@ -21,7 +21,7 @@ function simulate(text = false) {
       timer.fn();
     }
   };
-  const stop = startLog({ write: (line) => lines.push(line), text, now: () => nowMs, after });
+  const stop = startLog({ write: (line) => lines.push(line), text, colour, level, now: () => nowMs, after });
   return { lines, advance, stop, pending: () => timers.length };
 }
 
@@ -84,6 +84,13 @@ test('text for a terminal is one line, whatever the message holds', () => {
   log = simulate(true);
   say('A', 'two\nlines \x1b[2J', 'error');
   expect(log.lines).toEqual(['00:00:00.000 \x1b[31merror\x1b[0m A two lines  [2J\n']);
+});
+
+test('nothing but text goes to what is no terminal; less than the level is not written', () => {
+  log = simulate(true, false, 'warn');
+  say('A', 'one', 'info');
+  say('B', 'two', 'warn');
+  expect(log.lines).toEqual(['00:00:00.000 warn  B two\n']);
 });
 
 test.each([

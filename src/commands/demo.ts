@@ -50,7 +50,13 @@ export async function run(given: Readonly<Record<string, unknown>>): Promise<num
   let line: StatusLine | null = null;
   const print = (text: string) => (line === null ? process.stderr.write(text) : line.print(text));
   const signal = stopSignal();
-  const stopLog = startLog({ write: print, text: config.log.format === 'text', now: Date.now });
+  const stopLog = startLog({
+    write: print,
+    text: config.log.format === 'text',
+    colour: process.stderr.isTTY,
+    level: config.log.level,
+    now: Date.now,
+  });
   try {
     const engine = await start(config, crowd);
     try {

@@ -20,6 +20,8 @@ export async function run(given: Given): Promise<number> {
   const stopLog = startLog({
     write: (line) => process.stderr.write(line),
     text: config.log.format === 'text',
+    colour: process.stderr.isTTY,
+    level: config.log.level,
     now: Date.now,
   });
   try {

@@ -20,6 +20,10 @@ export interface LogOptions {
   readonly write: (line: string) => void;
   /** Text for people; otherwise one JSON object a line. */
   readonly text: boolean;
+  /** Text with colours: for a terminal. */
+  readonly colour?: boolean;
+  /** Notices below this are not written. */
+  readonly level?: 'debug' | 'info' | 'warn' | 'error';
   /** Unix milliseconds. */
   readonly now: () => number;
   /**
@@ -57,28 +61,32 @@ export function redact(message: string): string {
     );
 }
 
+const LEVELS: readonly string[] = ['debug', 'info', 'warn', 'error'];
 const LEVEL_COLOUR = { info: '\x1b[36m', warn: '\x1b[33m', error: '\x1b[31m' } as const;
 
 /**
  * One line, without its end. `repeats` is how many messages of the code this one stands for beyond itself.
  */
-function format(notice: NoticeReport, repeats: number, timeMs: number, text: boolean): string {
+function format(notice: NoticeReport, repeats: number, timeMs: number, options: LogOptions): string {
   const time = new Date(timeMs).toISOString();
   const message = redact(notice.message);
   const { level, code } = notice;
-  if (!text) {
+  if (!options.text) {
     return JSON.stringify({ time, level, code, message, ...(repeats > 0 ? { repeats } : {}) });
   }
   const count = repeats > 0 ? ` (and ${repeats} more in ${QUIET_MS / 1000} s)` : '';
-  return `${time.slice(11, 23)} ${LEVEL_COLOUR[level]}${level.padEnd(5)}\x1b[0m ${code} ${message}${count}`;
+  const padded = level.padEnd(5);
+  const shown = options.colour === true ? `${LEVEL_COLOUR[level]}${padded}\x1b[0m` : padded;
+  return `${time.slice(11, 23)} ${shown} ${code} ${message}${count}`;
 }
 
 /** Starts writing; the returned function writes what is still counted and stops. */
 export function startLog(options: LogOptions): () => void {
-  const { write, text, now } = options;
+  const { write, now } = options;
+  const least = LEVELS.indexOf(options.level ?? 'debug');
   const after = options.after ?? afterTimer;
   const repeats = new Map<string, Repeat>();
-  const emit = (notice: NoticeReport, count: number) => write(`${format(notice, count, now(), text)}\n`);
+  const emit = (notice: NoticeReport, count: number) => write(`${format(notice, count, now(), options)}\n`);
 
   const quiet = (entry: Repeat): void => {
     entry.cancel = after(QUIET_MS, () => {
@@ -94,6 +102,7 @@ export function startLog(options: LogOptions): () => void {
 
   const onNotice = (report: unknown): void => {
     const notice = report as NoticeReport;
+    if (LEVELS.indexOf(notice.level) < least) return;
     const known = repeats.get(notice.code);
     if (known !== undefined) {
       known.count += 1;

@@ -103,6 +103,8 @@ function connection(port: number): Redis {
     // A server that is loading answers INFO, CONFIG and CLIENT: enough to know whose it is.
     enableReadyCheck: false,
     connectTimeout: answerMsMax,
+    // Its timer runs on after a server that ended by itself, and would keep the process.
+    disconnectTimeout: 50,
     commandTimeout: answerMsMax,
     maxRetriesPerRequest: 0,
     retryStrategy: () => null,

@@ -1,7 +1,7 @@
 #!lua
 -- Settles events that cannot be predicted: acknowledges each and copies it, payload included, to the dead
 -- letters. The copy is made here, from the stream, so that an event of any size never has to pass through
--- the engine.
+-- the engine. An XADD that fails makes its event pending again, as in commit.lua.
 --
 -- KEYS[1] input stream   KEYS[2] dead-letter stream
 -- ARGV[1] group
@@ -17,9 +17,15 @@ local input, deadletters, group = KEYS[1], KEYS[2], ARGV[1]
 local settled = 0
 for i = 2, #ARGV, 3 do
   local id = ARGV[i]
-  local pending = redis.call('XPENDING', input, group, id, id, 1)[1]
+  local found = redis.pcall('XPENDING', input, group, id, id, 1)
+  if found.err then
+    -- Without the group nothing is pending: the stream was deleted, and the events with it.
+    if found.err:find('^NOGROUP') then return settled end
+    return found
+  end
+  local pending = found[1]
+  local entry = pending and redis.call('XRANGE', input, id, id)[1]
   if redis.call('XACK', input, group, id) == 1 then
-    local entry = redis.call('XRANGE', input, id, id)[1]
     local values = entry and entry[2] or {}
     local copy = {}
     for at = 1, math.min(#values, VALUES_MAX) do copy[at] = values[at] end
@@ -27,7 +33,11 @@ for i = 2, #ARGV, 3 do
       'deliveries', pending and pending[4] or 1 }) do
       copy[#copy + 1] = value
     end
-    redis.call('XADD', deadletters, '*', unpack(copy))
+    local reply = redis.pcall('XADD', deadletters, '*', unpack(copy))
+    if type(reply) == 'table' then
+      redis.call('XCLAIM', input, group, 'unsettled', 0, id, 'FORCE', 'JUSTID')
+      return reply
+    end
     settled = settled + 1
   end
 end
