@@ -2,8 +2,8 @@
 -- Settles the predicted rows of one batch: acknowledges each event and appends its prediction, in one step.
 -- XACK answers 1 to the first caller only, so each event yields one prediction, whoever else was also
 -- working on it. What can be checked is checked before the first XACK, and the script as a whole is refused
--- under OOM. Should an XADD fail all the same (a user who may not, a stream that has run out of ids), its event
--- is made pending again, and the error tells the engine to try again.
+-- under OOM. Should an XADD fail all the same (a user who may not, a stream that has run out of ids), its
+-- event is made pending again, and the error tells the engine to try again.
 --
 -- KEYS[1] input stream   KEYS[2] predictions stream
 -- ARGV[1] group  ARGV[2] model, name@version  ARGV[3] infer_us  ARGV[4] predictions kept (about)
