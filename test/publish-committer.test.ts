@@ -253,6 +253,52 @@ describe('refusals of the server', () => {
     },
   );
 
+  test.each(['-xadd', '-xack', '-xtrim', '-type', '-xpending', '-xrange'])(
+    'a user without %s: nothing is lost, and all is settled when the right is given',
+    async (right) => {
+      await redis.acl('SETUSER', 'narrow', 'reset', 'on', '>pass', '~*', '+@all', right);
+      const ids = await deliver(redis, 4);
+      const endpoint = { ...endpointOf(server), username: 'narrow', password: 'pass' };
+      const one = new Settling(endpoint);
+      cleanups.push(() => one.committer.close());
+      await one.connected();
+      const { codes } = notices();
+      for (const [id, result] of [
+        [ids[0], 'ok'],
+        [ids[1], 'failed'],
+        [ids[2], 'ok'],
+        [ids[3], 'failed'],
+      ] as const) {
+        one.settle([{ id: id!, result }]);
+      }
+      await until('refused', () => codes().filter((code) => code === 'COMMIT_REFUSED').length >= 4);
+      const count = async () => (await redis.xlen('predictions')) + (await redis.xlen('deadletters'));
+      expect((await pendingCount(redis)) + (await count())).toBe(4);
+      await redis.acl('SETUSER', 'narrow', '+@all');
+      await one.done(4);
+      const sources = [...(await entries(redis, 'predictions')), ...(await entries(redis, 'deadletters'))];
+      expect(sources.map(({ source }) => source).toSorted()).toEqual(ids);
+      expect(await pendingCount(redis)).toBe(0);
+    },
+  );
+
+  test('streams that have run out of ids: the events stay pending until the streams are put right', async () => {
+    const ids = await deliver(redis, 4);
+    for (const key of ['predictions', 'deadletters']) {
+      await redis.xadd(key, '18446744073709551615-18446744073709551615', 'foreign', 'entry');
+    }
+    const one = await settling();
+    const { codes } = notices();
+    one.settle(ids.slice(0, 2).map((id) => ({ id })));
+    one.settle(ids.slice(2).map((id) => ({ id, result: 'failed' })));
+    await until('refused', () => codes().filter((code) => code === 'COMMIT_REFUSED').length >= 6);
+    expect([await pendingCount(redis), one.settled.length]).toEqual([4, 0]);
+    await redis.del('predictions', 'deadletters');
+    await one.done(2);
+    const sources = [...(await entries(redis, 'predictions')), ...(await entries(redis, 'deadletters'))];
+    expect(sources.map(({ source }) => source)).toEqual(ids);
+  });
+
   test('out of memory: nothing is acknowledged until there is room', async () => {
     const small = await startRedis({ config: { 'maxmemory-policy': 'noeviction' } });
     cleanups.push(() => small.stop());

@@ -110,6 +110,16 @@ test('an event that another consumer has settled is not dead', async () => {
   expect(one.settled[0]?.duplicates).toBe(1);
 });
 
+test("events whose stream and group are gone are nobody's any more, and hold up nothing", async () => {
+  const ids = await deliver(redis, 2);
+  await redis.flushall();
+  await reject(ids.map((id) => [id, 'no'] as const));
+  one.settle(ids.map((id) => ({ id })));
+  await one.done(2);
+  expect(one.settled.map(({ duplicates }) => duplicates)).toEqual([2, 2]);
+  expect(await redis.exists('deadletters', 'predictions')).toBe(0);
+});
+
 test('a long reason is cut, also within a character', async () => {
   const ids = await deliver(redis, 2);
   await reject([
