@@ -282,7 +282,7 @@ describe('refusals of the server', () => {
     },
   );
 
-  test('streams that have run out of ids: the events stay pending until the streams are put right', async () => {
+  test('streams that have run out of ids: the events stay pending until that is put right', async () => {
     const ids = await deliver(redis, 4);
     for (const key of ['predictions', 'deadletters']) {
       await redis.xadd(key, '18446744073709551615-18446744073709551615', 'foreign', 'entry');
