@@ -62,6 +62,26 @@ def rounded(figures):
     return {name: round(value, 4) for name, value in figures.items()}
 
 
+def where_it_loses(test):
+    """Every figure of measured rows at which a baseline is at least as good as the model, worst first."""
+    parts = {name: test[name] for name in ('overall', 'without_first_song', 'first_song_only')}
+    parts |= {f'year {year}': part for year, part in test['by_year'].items()}
+    parts |= {f'set {number}': part for number, part in test['by_set'].items()}
+    losses = []
+    for part_name, part in parts.items():
+        ours = {name: figures for name, figures in part.items() if name.startswith('next-track')}
+        theirs = {name: figures for name, figures in part.items() if name not in ours}
+        for metric in ('hit@1', 'hit@5', 'hit@10', 'mrr_top10'):
+            best = max(theirs, key=lambda name: theirs[name][metric])
+            for name, figures in ours.items():
+                gap = round(theirs[best][metric] - figures[metric], 4)
+                if gap >= 0:
+                    losses.append({'rows': part_name, 'model': name, 'metric': metric, 'by': gap,
+                                   'figure': figures[metric], 'baseline': best,
+                                   'baseline_figure': theirs[best][metric]})
+    return sorted(losses, key=lambda loss: -loss['by'])
+
+
 class Markov:
     """First-order transitions counted from `start` to `end`, the first song after a start token; filled up to
     ten by popularity. With `masked`, songs that were played drop out, which is the stronger baseline."""

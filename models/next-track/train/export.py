@@ -1,5 +1,7 @@
 """Writes the fitted model as one ONNX graph, its labels, and the golden cases the engine checks at load."""
 import json
+import logging
+import warnings
 
 import numpy as np
 import onnx
@@ -19,11 +21,14 @@ def write_onnx(model, path):
     example = (torch.zeros(3, HISTORY, dtype=torch.int64), torch.zeros(3, 1, dtype=torch.int64),
                torch.zeros(3, 1, dtype=torch.int64))
     batch = torch.export.Dim('batch', min=1, max=4096)
-    program = torch.onnx.export(
-        model, example, dynamo=True, opset_version=OPSET, verbose=False, external_data=False,
-        input_names=['songs', 'set', 'position'], output_names=['songs_next', 'probabilities'],
-        dynamic_shapes={'songs': {0: batch}, 'set_number': {0: batch}, 'position': {0: batch}},
-    )
+    logging.getLogger('torch.onnx').setLevel(logging.ERROR)  # it misses torchvision, which nothing here needs
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # the three inputs share their batch dimension, as they should
+        program = torch.onnx.export(
+            model, example, dynamo=True, opset_version=OPSET, verbose=False, external_data=False,
+            input_names=['songs', 'set', 'position'], output_names=['songs_next', 'probabilities'],
+            dynamic_shapes={'songs': {0: batch}, 'set_number': {0: batch}, 'position': {0: batch}},
+        )
     proto = program.model_proto
     for node in proto.graph.node:  # where in our sources each node came from: noise that differs by machine
         del node.metadata_props[:]

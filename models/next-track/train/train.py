@@ -20,7 +20,7 @@ import torch
 import card
 import check
 from data import HISTORY, make_rows, read_shows, vocabulary
-from evaluate import baselines, calibration, predict, ranking
+from evaluate import baselines, calibration, predict, ranking, where_it_loses
 from export import compare, open_session, run, write_golden, write_labels, write_onnx
 from fit import RECIPE, describe, fit, seen_by
 from transitions import write_transitions
@@ -53,6 +53,7 @@ def main():
     say(f'2/4 report: before {SPLIT}, measured to {END - 1}')
     model = fit(rows, len(titles), SPLIT, say, recipe)
     report['test'] = measure(model, rows, len(titles), SPLIT, END)
+    report['test']['where_it_loses'] = where_it_loses(report['test'])
     say(f'hit@10 {report["test"]["overall"]["next-track"]["hit@10"]}')
 
     say('3/4 rolling: fitted anew before each test year')
@@ -159,7 +160,9 @@ def measure_rolling(rows, count, recipe, temperature, say):
         for name, baseline in baselines(rows, year).items():
             rankings[name] = baseline.predict(part)
         figures[str(year)] = {name: ranking(ranked, part.target) for name, ranked in rankings.items()}
-        figures[str(year)]['ece_first_choice'] = calibration(ids, chances, part.target)['first_choice']['ece']
+        reliable = calibration(ids, chances, part.target)
+        figures[str(year)]['ece_first_choice'] = reliable['first_choice']['ece']
+        figures[str(year)]['mass_in_top_10'] = reliable['mass_in_top_10']
         for name, ranked in rankings.items():
             totals.setdefault(name, []).append((ranked, part.target))
         say(f'{year}: hit@10 {figures[str(year)]["next-track"]["hit@10"]}')
