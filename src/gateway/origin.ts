@@ -13,9 +13,10 @@ export function originAllowed(origin: string, host: string, allowed: readonly st
 }
 
 /**
- * A page whose own name is made to point at 127.0.0.1 after it was loaded (DNS rebinding) is the same origin to its
- * browser, but its name is still in `Host`. So a gateway that listens on loopback answers to names of loopback only, and
- * to those of allowed origins. One that listens elsewhere is called by whatever names its network gives it.
+ * A page whose own name is made to point at 127.0.0.1 after it was loaded (DNS rebinding) is the same origin
+ * to its browser, but its name is still in `Host`. So a gateway that listens on loopback answers to names of
+ * loopback only, and to those of allowed origins. One that listens elsewhere is called by whatever names its
+ * network gives it.
  */
 export function hostAllowed(host: string, listensOn: string, allowed: readonly string[]): boolean {
   if (host === '' || !isLoopback(listensOn)) return true;

@@ -18,6 +18,7 @@ import {
   type TrialOutput,
 } from './metadata.ts';
 import { layoutOf, Model } from './model.ts';
+import { inNative } from './native.ts';
 import type { LoadedModel, ModelSpec } from './protocol.ts';
 import { ModelSession, openSession, SlabView } from './session.ts';
 import { sliceOf, type TensorData } from './tensors.ts';
@@ -134,7 +135,7 @@ async function tryRun(
       const dims = joined.leading ? [rows, ...spec.shape] : spec.shape;
       feeds[spec.name] = new Tensor(spec.dtype, repeated(sample[i]!, spec, rows) as never, dims);
     });
-    return await session.run(feeds, names);
+    return await inNative(() => session.run(feeds, names));
   };
   let one: InferenceSession.OnnxValueMapType;
   try {

@@ -4,11 +4,13 @@
  * (the event is malformed) or RESULT.failed (the model or its handler could not take it) and a detail, and
  * its neighbours go on.
  */
+import { threadId } from 'node:worker_threads';
 import { FORM, RESULT, ROW, ROW_COLUMNS, type SlabLayout, slabLayout } from '../schedule/slab.ts';
 import { OutArena } from './arena.ts';
 import { type FieldDecoder, parseData } from './decode.ts';
 import { encodeValue, type OutputEncoder } from './encode.ts';
 import type { RowCodec } from './handler.ts';
+import { NativeHalted } from './native.ts';
 import type { InferResult, InferTask, LoadedModel } from './protocol.ts';
 import { type ModelSession, type SessionShape, SlabView } from './session.ts';
 import { clear } from './tensors.ts';
@@ -46,6 +48,8 @@ export class Model {
       slab = new SlabView(this.parts.shape, this.parts.layout, task.shared);
       this.#slabs[task.slab] = slab;
     }
+    // Whoever waits for this batch knows from here on which thread has it.
+    Atomics.store(slab.table, task.first * ROW_COLUMNS + ROW.thread, threadId);
     return await this.runSlab(slab, task.first, task.rows);
   }
 
@@ -129,7 +133,8 @@ export class Model {
       try {
         await session.run(slab, first, rows);
         return;
-      } catch {
+      } catch (error) {
+        if (error instanceof NativeHalted) throw error;
         // One bad row fails a whole batch. Alone, only that row fails, and with the reason that is its own.
       }
     }
@@ -146,6 +151,7 @@ export class Model {
     try {
       await this.parts.session.runAlone(slab, row);
     } catch (error) {
+      if (error instanceof NativeHalted) throw error;
       this.#settle(slab, row, RESULT.failed, messageOf(error));
     }
   }

@@ -3,11 +3,12 @@
  */
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
-import type { Worker } from 'node:worker_threads';
 import { Piscina } from 'piscina';
 import { SubitoError } from '../errors.ts';
 import { limitsDefault } from '../limits.ts';
 import { channels, type NoticeReport } from '../observe/channels.ts';
+import { ROW, ROW_COLUMNS } from '../schedule/slab.ts';
+import { allow, halt, haltAll, isInside, type NativeCells, nativeCells, outside } from './native.ts';
 import type {
   DescribeTask,
   Description,
@@ -18,6 +19,11 @@ import type {
   ModelSpec,
   WorkerOptions,
 } from './protocol.ts';
+
+/** How often a thread that hangs in native code is looked at. */
+const HUNG_POLL_MS = 20;
+/** Longest wait for workers to come back from native code before they are ended all the same. */
+const NATIVE_MS_MAX = 10_000;
 
 export interface PoolOptions {
   readonly specs: readonly ModelSpec[];
@@ -36,70 +42,127 @@ export class Pool {
   readonly problems: readonly ModelProblem[];
   readonly threads: number;
   readonly #piscina: Piscina;
-  /** Threads that have been warm, by id. */
-  readonly #warm: ReadonlySet<number>;
+  readonly #cells: NativeCells;
   readonly #inferMsMax: number;
-  readonly #loadMsMax: number;
 
   constructor(
     piscina: Piscina,
     description: Description,
-    warm: ReadonlySet<number>,
+    cells: NativeCells,
     options: Required<PoolOptions>,
   ) {
     this.#piscina = piscina;
-    this.#warm = warm;
+    this.#cells = cells;
     this.loaded = description.loaded;
     this.problems = description.problems;
     this.threads = options.threads;
     this.#inferMsMax = options.inferMsMax;
-    this.#loadMsMax = options.loadMsMax;
   }
 
   /**
    * Runs one batch. The slab belongs to the worker until this settles. Rejects with WORKER_DIED when the
    * worker died or took longer than `inferMsMax`: its thread is gone, the slab is free, its rows are not
-   * done.
+   * done. Native code cannot be ended: a batch that hangs there is reported, and waited for.
    */
   async run(task: InferTask): Promise<InferResult> {
+    const table = new Int32Array(task.shared);
+    const at = task.first * ROW_COLUMNS + ROW.thread;
+    Atomics.store(table, at, 0);
     const stop = new AbortController();
-    let before: readonly Worker[] = [];
-    let waitedMs = 0;
-    const check = (wasLoading: boolean) => {
-      waitedMs += this.#inferMsMax;
-      // While a dead worker's successor loads, this batch may still wait for it, and has its time after that.
-      const loading = this.#piscina.threads.some(({ threadId }) => !this.#warm.has(threadId));
-      if ((loading || wasLoading) && waitedMs < this.#loadMsMax) {
-        timer = setTimeout(check, this.#inferMsMax, loading);
-        return;
-      }
-      before = this.#piscina.threads;
-      stop.abort();
-    };
-    let timer = setTimeout(check, this.#inferMsMax, false);
+    let gone: Promise<unknown> = Promise.resolve();
+    const deadline = new Deadline(this.#inferMsMax, () => Atomics.load(table, at), {
+      cells: this.#cells,
+      onHung: (thread, inside) => this.#reportHung(task, thread, inside),
+      onEnd: (thread) => {
+        const worker = this.#piscina.threads.find(({ threadId }) => threadId === thread);
+        if (worker !== undefined) gone = once(worker, 'exit');
+        stop.abort();
+      },
+    });
     try {
       return await this.#piscina.run(task, { name: 'infer', signal: stop.signal });
     } catch (error) {
       if (!stop.signal.aborted) throw new SubitoError('WORKER_DIED', textOf(error), { cause: error });
+      // Until its thread is gone, it may still write to the slab: given away sooner, that is a wrong prediction.
+      await gone;
       const what = `a batch of slot ${task.slot} took longer than ${this.#inferMsMax} ms`;
-      notice('error', 'WORKER_HUNG', what);
-      // Told to end, native code ends when it pleases, and until then it may write. A slab that nobody gets
-      // back is a loss; one that is given away while a thread still writes to it is a wrong prediction.
-      await Promise.all(before.filter((worker) => !this.#piscina.threads.includes(worker)).map(ended));
       throw new SubitoError('WORKER_DIED', what, { cause: error });
     } finally {
-      clearTimeout(timer);
+      deadline.clear();
     }
   }
 
-  /** Ends the workers. Batches still in them are rejected: let them finish first. */
+  /** Ends the workers, once none of them is inside native code. Batches still in them are rejected. */
   async stop(): Promise<void> {
-    await this.#piscina.destroy();
+    await endWorkers(this.#piscina, this.#cells);
+  }
+
+  #reportHung({ slot }: InferTask, thread: number, inside: boolean): void {
+    const where = inside ? ', in native code, which cannot be ended' : '';
+    notice('error', 'WORKER_HUNG', `a batch of slot ${slot} takes long in thread ${thread}${where}`);
   }
 }
 
-async function ended(worker: Worker): Promise<void> {
-  if (worker.threadId !== -1) await once(worker, 'exit');
+interface DeadlineActions {
+  readonly cells: NativeCells;
+  readonly onHung: (thread: number, inside: boolean) => void;
+  readonly onEnd: (thread: number) => void;
+}
+
+/**
+ * Watches one batch. Its time starts when a thread has taken it: until then it may wait for a dead worker's
+ * successor. When it is over, the thread is halted, waited for while it is inside native code, and ended.
+ */
+class Deadline {
+  readonly #msMax: number;
+  readonly #thread: () => number;
+  readonly #actions: DeadlineActions;
+  #timer: NodeJS.Timeout;
+  #halted = 0;
+  #ended = false;
+
+  constructor(msMax: number, thread: () => number, actions: DeadlineActions) {
+    this.#msMax = msMax;
+    this.#thread = thread;
+    this.#actions = actions;
+    this.#timer = setTimeout(() => this.#check(thread()), msMax);
+  }
+
+  /** The batch is back. A thread that had been halted, and came back by itself after all, goes on. */
+  clear(): void {
+    clearTimeout(this.#timer);
+    if (this.#halted !== 0 && !this.#ended) allow(this.#actions.cells, this.#halted);
+  }
+
+  #check(had: number): void {
+    const thread = this.#thread();
+    if (thread === 0 || thread !== had) {
+      // Taken since the last look, or not yet: from now on it has its full time.
+      this.#timer = setTimeout(() => this.#check(thread), this.#msMax);
+      return;
+    }
+    const { cells, onHung, onEnd } = this.#actions;
+    const first = this.#halted === 0;
+    this.#halted = thread;
+    halt(cells, thread);
+    const inside = isInside(cells, thread);
+    if (first) onHung(thread, inside);
+    if (inside) {
+      this.#timer = setTimeout(() => this.#check(thread), HUNG_POLL_MS);
+      return;
+    }
+    this.#ended = true;
+    onEnd(thread);
+  }
+}
+
+async function endWorkers(piscina: Piscina, cells: NativeCells): Promise<void> {
+  haltAll(cells);
+  const threads = () => piscina.threads.map(({ threadId }) => threadId);
+  if (!(await outside(cells, threads, NATIVE_MS_MAX))) {
+    notice('error', 'WORKER_HUNG', `a worker did not come back from native code in ${NATIVE_MS_MAX} ms`);
+  }
+  await piscina.destroy();
 }
 
 function textOf(error: unknown): string {
@@ -119,10 +182,11 @@ export async function startPool(given: PoolOptions): Promise<Pool> {
   const { inferMsMax, modelLoadMsMax } = limitsDefault;
   const options = { inferMsMax, loadMsMax: modelLoadMsMax, ...given };
   const { specs, providers, threads, slabArenaBytes, loadMsMax } = options;
+  const cells = nativeCells();
   const piscina = new Piscina({
     filename: fileURLToPath(new URL('./worker.ts', import.meta.url)),
     name: 'infer',
-    workerData: { models: specs, providers, slabArenaBytes } satisfies WorkerOptions,
+    workerData: { models: specs, providers, slabArenaBytes, cells } satisfies WorkerOptions,
     minThreads: threads,
     maxThreads: threads,
     concurrentTasksPerWorker: 1,
@@ -134,21 +198,18 @@ export async function startPool(given: PoolOptions): Promise<Pool> {
   // An error outside any task ends its worker; piscina starts another.
   piscina.on('error', (error) => notice('error', 'WORKER_DIED', textOf(error)));
 
-  const warm = new Set<number>();
-  piscina.on('workerCreate', ({ id }: { id: number }) => warm.add(id));
-
   const arrived = new Int32Array(new SharedArrayBuffer(4));
   const task: DescribeTask = { arrived, threads };
-  const late = setTimeout(() => void piscina.destroy(), loadMsMax);
+  const late = setTimeout(() => void endWorkers(piscina, cells), loadMsMax);
   try {
     const answers: Description[] = await Promise.all(
       Array.from({ length: threads }, () => piscina.run(task, { name: 'describe' })),
     );
     const [first] = answers as [Description, ...Description[]];
     for (const text of first.notices) notice('warn', 'PROVIDER_FALLBACK', text);
-    return new Pool(piscina, first, warm, options);
+    return new Pool(piscina, first, cells, options);
   } catch (error) {
-    await piscina.destroy();
+    await endWorkers(piscina, cells);
     const what = `${Atomics.load(arrived, 0)} of ${threads} workers were warm after at most ${loadMsMax} ms`;
     throw new SubitoError('WORKERS_NOT_STARTED', `${what}: ${textOf(error)}`, { cause: error });
   } finally {

@@ -4,6 +4,7 @@
  */
 import type { Dtype, TensorSpec } from '../schedule/slab.ts';
 import type { FieldSpec } from './handler.ts';
+import type { NativeCells } from './native.ts';
 
 /** A model version on disk, checked and resolved by the repository; enough for a worker to load it. */
 export interface ModelSpec {
@@ -114,4 +115,6 @@ export interface WorkerOptions {
   readonly models: readonly ModelSpec[];
   readonly providers: readonly string[];
   readonly slabArenaBytes: number;
+  /** Who is inside native code, and who may not enter it; see native.ts. */
+  readonly cells: NativeCells;
 }

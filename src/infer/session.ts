@@ -4,6 +4,7 @@ import { InferenceSession, Tensor } from 'onnxruntime-node';
 import { ROW_COLUMNS, type SlabLayout, type TensorSpec } from '../schedule/slab.ts';
 import { OutputColumn } from './columns.ts';
 import type { RowView } from './handler.ts';
+import { inNative } from './native.ts';
 import { sliceOf, type TensorData, viewOf } from './tensors.ts';
 
 /** Of the model's tensors, all that running it needs. */
@@ -104,7 +105,8 @@ export class ModelSession {
       if (first === 0) slab.batches.set(rows, batch);
     }
     this.#feedText(batch, slab, first, rows);
-    const results = await this.#session.run(batch.feeds, batch.fetches);
+    const { feeds, fetches } = batch;
+    const results = await inNative(() => this.#session.run(feeds, fetches));
     if (!this.#allocates) return;
     for (const column of slab.columns) {
       if (column.region !== null) continue;
@@ -121,7 +123,7 @@ export class ModelSession {
   async runAlone(slab: SlabView, row: number): Promise<void> {
     const batch = this.#bind(slab, row, 1);
     this.#feedText(batch, slab, row, 1);
-    const results = await this.#session.run(batch.feeds, batch.fetches);
+    const results = await inNative(() => this.#session.run(batch.feeds, batch.fetches));
     for (const column of slab.columns) {
       if (column.region !== null) continue;
       const { data, dims } = results[column.spec.name]!;
@@ -171,14 +173,15 @@ export async function openSession(
   onnxruntime.env.logLevel = 'fatal';
   for (const provider of [...new Set([...providers, 'cpu'])]) {
     try {
-      const session = await InferenceSession.create(onnxPath, {
+      const settings: InferenceSession.SessionOptions = {
         executionProviders: [provider],
         // One worker a core beats ONNX Runtime's own thread pool for models of this size.
         intraOpNumThreads: 1,
         interOpNumThreads: 1,
         executionMode: 'sequential',
         logSeverityLevel: 4,
-      });
+      };
+      const session = await inNative(() => InferenceSession.create(onnxPath, settings));
       return { session, provider, notices };
     } catch (error) {
       if (provider === 'cpu') throw new Error(`model.onnx: ${(error as Error).message}`);

@@ -5,6 +5,7 @@
 import { workerData } from 'node:worker_threads';
 import { loadModel } from './load.ts';
 import type { Model } from './model.ts';
+import { useNativeCells } from './native.ts';
 import type {
   DescribeTask,
   Description,
@@ -14,7 +15,8 @@ import type {
   WorkerOptions,
 } from './protocol.ts';
 
-const { models: specs, providers, slabArenaBytes } = workerData as WorkerOptions;
+const { models: specs, providers, slabArenaBytes, cells } = workerData as WorkerOptions;
+useNativeCells(cells);
 
 /** By the model's slot. */
 const models: (Model | undefined)[] = [];

@@ -175,8 +175,8 @@ export class BatchRunner {
     for (let origin = ORIGIN_DIRECT; origin < streamNames.length; origin += 1) {
       const counts = this.#count(batch, origin);
       if (counts.rows === 0) continue;
-      // Which rows they were is not known: a batch that mixes streams reports them under its first one, and one that
-      // also has dead letters takes them for predictions.
+      // Which rows they were is not known: a batch that mixes streams reports them under its first one, and
+      // one that also has dead letters takes them for predictions.
       const duplicate = origin === batch.origin[0] ? batch.duplicates : 0;
       const duplicateOk = Math.min(duplicate, counts.ok);
       channels.settle.publish({

@@ -65,6 +65,8 @@ export const ROW = {
   /** Start and length of the encoded prediction, or of the UTF-8 detail when the result is not ok; worker. */
   outOffset: 5,
   outLength: 6,
+  /** In the first row of a task: the thread that has taken it, 0 before that; worker. */
+  thread: 7,
 } as const;
 export const ROW_COLUMNS = 8;
 

@@ -184,3 +184,29 @@ test('a provider that is not there is a notice', async () => {
   await start([fixture('no_batch')], { providers: ['cuda'], threads: 1 });
   expect(notices).toMatchObject([{ level: 'warn', code: 'PROVIDER_FALLBACK' }]);
 });
+
+// ONNX Runtime's binding aborts the process when its thread is ended under it: see native.ts.
+test('a pool is stopped while its workers load, and while they run, and the process lives', async () => {
+  const { specs } = scanModels(modelsPath, { batchRowsMax: 16 });
+  for (let round = 0; round < 6; round++) {
+    // Too little time to load two dozen models, at another place each time.
+    const starting = startPool({
+      specs,
+      providers: ['cpu'],
+      threads: 2,
+      slabArenaBytes: ARENA,
+      loadMsMax: 150 + 40 * round,
+    });
+    const started = await starting.catch((error: Error) => error);
+    if (started instanceof Error) expect(started).toMatchObject({ code: 'WORKERS_NOT_STARTED' });
+    else await started.stop();
+  }
+  const running = await start([fixture('mixed', { slot: 0 })]);
+  const slabs = Array.from({ length: 16 }, (_, slab) => new HandMadeSlab(running, 0, 8, slab));
+  const event = { x: [1, 2], n: 3, flag: true };
+  const outcomes = Promise.allSettled(slabs.map((slab) => slab.run(running, [event])));
+  await running.stop();
+  for (const outcome of await outcomes) {
+    if (outcome.status === 'rejected') expect(outcome.reason).toMatchObject({ code: 'WORKER_DIED' });
+  }
+});

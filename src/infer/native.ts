@@ -1,0 +1,88 @@
+/**
+ * A worker that is ended while ONNX Runtime works in it takes the whole process along: the binding throws a
+ * C++ exception that nobody catches when its environment goes away under it. So nobody ends a worker there.
+ * Each thread says in shared cells whether it is inside native code, and whether it may enter it:
+ *
+ *   main:    halt the thread; wait until it is outside; end it.
+ *   worker:  say "inside"; refuse if halted; call; say "outside".
+ *
+ * The worker says "inside" before it looks and the main thread halts before it looks, so one of them sees the
+ * other. Native code that never returns can therefore not be ended, only reported.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { threadId } from 'node:worker_threads';
+
+/**
+ * Cells by thread id; a process that starts more threads than this reuses them, long after the first are
+ * gone.
+ */
+const THREADS = 1024;
+const INSIDE = 0;
+const HALTED = 1;
+const POLL_MS = 5;
+
+export type NativeCells = Int32Array<SharedArrayBuffer>;
+
+export function nativeCells(): NativeCells {
+  return new Int32Array(new SharedArrayBuffer(THREADS * 2 * 4));
+}
+
+const cell = (thread: number, which: number) => (thread % THREADS) * 2 + which;
+
+/** The thread was told not to enter native code any more; whatever it was doing is not done. */
+export class NativeHalted extends Error {
+  constructor() {
+    super('the worker is being ended');
+    this.name = 'NativeHalted';
+  }
+}
+
+/** Set once by a worker's entry point; a thread without cells (a test) is never ended. */
+let cells: NativeCells | null = null;
+
+export function useNativeCells(given: NativeCells): void {
+  cells = given;
+}
+
+/** Every call into ONNX Runtime goes through here. Rejects with NativeHalted, or as the call does. */
+export async function inNative<T>(call: () => Promise<T>): Promise<T> {
+  if (cells === null) return await call();
+  Atomics.add(cells, cell(threadId, INSIDE), 1);
+  try {
+    if (Atomics.load(cells, cell(threadId, HALTED)) !== 0) throw new NativeHalted();
+    return await call();
+  } finally {
+    Atomics.sub(cells, cell(threadId, INSIDE), 1);
+  }
+}
+
+/** Main thread: this thread enters native code no more, until `allow`. */
+export function halt(of: NativeCells, thread: number): void {
+  Atomics.store(of, cell(thread, HALTED), 1);
+}
+
+export function allow(of: NativeCells, thread: number): void {
+  Atomics.store(of, cell(thread, HALTED), 0);
+}
+
+export function haltAll(of: NativeCells): void {
+  for (let thread = 0; thread < THREADS; thread++) halt(of, thread);
+}
+
+export function isInside(of: NativeCells, thread: number): boolean {
+  return Atomics.load(of, cell(thread, INSIDE)) > 0;
+}
+
+/** Resolves true when none of the threads is inside, false when that took longer than `msMax`. */
+export async function outside(
+  of: NativeCells,
+  threads: () => readonly number[],
+  msMax: number,
+): Promise<boolean> {
+  const lateMs = performance.now() + msMax;
+  while (threads().some((thread) => isInside(of, thread))) {
+    if (performance.now() > lateMs) return false;
+    await sleep(POLL_MS);
+  }
+  return true;
+}
