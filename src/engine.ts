@@ -303,6 +303,7 @@ function stateOf(
   if (state !== 'running') return { state, reasons: [`the engine is ${state}`] };
   const reasons: string[] = [];
   if (!committer.connected) reasons.push('the committer is not connected to Redis');
+  else if (committer.refusal !== '') reasons.push(`Redis refuses settlements: ${committer.refusal}`);
   if (!readers.every((reader) => reader.connected)) reasons.push('a reader is not connected to Redis');
   return { state: reasons.length === 0 ? 'running' : 'reconnecting', reasons };
 }

@@ -24,8 +24,6 @@ export const limitsDefault = {
   batchRowsMax: 1024,
   /** Raw bytes of the events of one slab. */
   slabArenaBytes: 262_144,
-  /** Encoded predictions of one slab. */
-  slabOutputArenaBytes: 1_048_576,
 
   // Time.
   /** One batch in a worker; past it the worker is taken for hung and replaced. */
@@ -42,17 +40,9 @@ export const limitsDefault = {
   /** How long one XREADGROUP waits; the reader's socket timeout is longer. */
   readBlockMs: 1000,
 
-  // Redelivery.
-  /** A pending entry idle this long is taken over by another consumer. */
-  claimIdleMs: 30_000,
-  /** Entries taken over in one step. */
-  claimCountMax: 128,
-  /** After so many deliveries an entry is dead-lettered. */
-  deliveriesMax: 5,
+  // Streams.
   /** Entries kept in a predictions stream (MAXLEN ~), where the stream does not say. */
   predictionsMax: 1_000_000,
-  /** Entries kept in a dead-letters stream. */
-  deadlettersMax: 100_000,
 
   // Gateway.
   /** One WebSocket message from a client. */
@@ -89,7 +79,6 @@ const relations: readonly Relation[] = [
   { left: 'httpBodyBytesMax', atLeast: ['payloadBytesMax'], why: 'any legal event can be posted' },
   { left: 'outboxBytesMax', atLeast: ['messageBytesMax'], why: 'a connection can be sent one message' },
   { left: 'stopMsMax', atLeast: ['inferMsMax'], why: 'a graceful stop waits for the batches in hand' },
-  { left: 'claimIdleMs', atLeast: ['inferMsMax'], why: 'a batch still in a worker must not be taken over' },
   { left: 'deadlineMsMax', atLeast: ['deadlineMsDefault'], why: 'the default deadline must be allowed' },
   {
     left: 'redisCommandMsMax',

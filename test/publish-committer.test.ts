@@ -102,7 +102,7 @@ test('mixed outcomes of several streams in one batch go each to its own place', 
     { key: 'k1', data: 'd1', source: b[1], reason: 'failed', detail: 'run: out of memory', deliveries: '1' },
   ]);
   expect([await pendingCount(redis), await pendingCount(redis, SECOND)]).toEqual([1, 1]);
-  expect([batch.duplicates, batch.unsettled]).toEqual([0, 0]);
+  expect([batch.duplicatesOk, batch.duplicatesDead, batch.unsettled]).toEqual([0, 0, 0]);
 });
 
 test('recorded answers are appended without an event to acknowledge; others leave no trace', async () => {
@@ -140,7 +140,7 @@ test('two committers race for the same events: one prediction each', async () =>
   expect(sources.toSorted()).toEqual(ids.toSorted());
   const duplicates = racers
     .flatMap(({ settled }) => settled)
-    .reduce((sum, batch) => sum + batch.duplicates, 0);
+    .reduce((sum, batch) => sum + batch.duplicatesOk, 0);
   expect(duplicates).toBe(1000);
 });
 
@@ -164,7 +164,7 @@ describe('lost connections', () => {
     }
     const sources = [...(await entries(redis, 'predictions')), ...(await entries(redis, 'deadletters'))];
     expect(sources.map(({ source }) => source).toSorted()).toEqual(ids.toSorted());
-    expect(one.settled.reduce((sum, batch) => sum + batch.duplicates, 0)).toBe(60);
+    expect(one.settled.reduce((sum, batch) => sum + batch.duplicatesOk + batch.duplicatesDead, 0)).toBe(60);
   });
 
   test('the connection is killed while commits run', async () => {
@@ -205,6 +205,21 @@ describe('lost connections', () => {
 });
 
 describe('refusals of the server', () => {
+  test('READONLY: a server that became a replica is left, and asked again where the name leads', async () => {
+    const ids = await deliver(redis, 2);
+    const one = await settling();
+    const { codes } = notices();
+    await redis.replicaof('127.0.0.1', 1);
+    one.settle(ids.map((id) => ({ id })));
+    await until('left', () => codes().includes('COMMITTER_DISCONNECTED'));
+    expect(one.committer.refusal).toContain('READONLY');
+    expect(one.settled).toHaveLength(0);
+    await redis.replicaof('NO', 'ONE');
+    await one.done(1);
+    expect(one.committer.refusal).toBe('');
+    expect(await entries(redis, 'predictions')).toHaveLength(2);
+  });
+
   test('SCRIPT FLUSH: the scripts are loaded again', async () => {
     const ids = await deliver(redis, 4);
     const one = await settling();

@@ -107,7 +107,7 @@ test('an event that another consumer has settled is not dead', async () => {
   await redis.xack(STREAM.name, STREAM.group, id);
   await reject([[id, 'no']]);
   expect(await redis.exists('deadletters')).toBe(0);
-  expect(one.settled[0]?.duplicates).toBe(1);
+  expect(one.settled[0]?.duplicatesDead).toBe(1);
 });
 
 test("events whose stream and group are gone are nobody's any more, and hold up nothing", async () => {
@@ -116,7 +116,11 @@ test("events whose stream and group are gone are nobody's any more, and hold up 
   await reject(ids.map((id) => [id, 'no'] as const));
   one.settle(ids.map((id) => ({ id })));
   await one.done(2);
-  expect(one.settled.map(({ duplicates }) => duplicates)).toEqual([2, 2]);
+  const duplicates = one.settled.map(({ duplicatesOk, duplicatesDead }) => [duplicatesOk, duplicatesDead]);
+  expect(duplicates).toEqual([
+    [0, 2],
+    [2, 0],
+  ]);
   expect(await redis.exists('deadletters', 'predictions')).toBe(0);
 });
 

@@ -189,6 +189,30 @@ test('a backlog of a stream leaves the last batch to requests', () => {
   expect(batcher.open(lane, true)).not.toBeNull();
 });
 
+test('the last batch, once open for a request, takes no rows of a stream while there is no other', () => {
+  const batches = [0, 1].map(() => ({ rows: 0, rowsMax: 4, deadlineMs: 1 }));
+  const running: Schedulable[] = [];
+  const batcher = new Batcher<Schedulable>(0, (_lane, batch) => running.push(batch));
+  const lane = batcher.addLane('m', batches);
+  const full = batcher.open(lane, false)!;
+  full.rows = 4;
+  batcher.added(lane);
+  expect(batcher.open(lane, false)).toBeNull();
+  const last = batcher.open(lane, true)!;
+  last.rows = 1;
+  batcher.added(lane);
+  expect([batcher.open(lane, false), batcher.freeRows(lane)]).toEqual([null, 0]);
+  expect(batcher.open(lane, true)).toBe(last);
+  // The other batch comes back: now it is the one that is kept.
+  batcher.workerFreed();
+  batcher.flush();
+  expect(running).toEqual([full]);
+  full.rows = 0;
+  batcher.release(lane, full);
+  expect(batcher.freeRows(lane)).toBe(3);
+  expect(batcher.open(lane, false)).toBe(last);
+});
+
 test('misuse is a bug and says so', () => {
   const batcher = new Batcher<Schedulable>(1, () => {});
   const lane = batcher.addLane('m', [batch(2), batch(2)]);

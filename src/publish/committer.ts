@@ -39,6 +39,8 @@ interface Command {
   readonly start: number;
   readonly end: number;
   readonly rows: number;
+  /** Predictions, or dead letters. */
+  readonly predicted: boolean;
 }
 
 const load = (file: string) => readFileSync(new URL(`../redis/lua/${file}`, import.meta.url), 'utf8');
@@ -60,6 +62,8 @@ export class Committer {
   /** Sent or to be sent, oldest first; answers come in this order. */
   #unanswered: Command[] = [];
   #retryTimer: NodeJS.Timeout | null = null;
+  /** What the server says against the settlements that it refuses now; '' while it refuses none. */
+  refusal = '';
   /** Commands refused by the server, sent again together. */
   #refused: Command[] = [];
 
@@ -162,7 +166,7 @@ export class Committer {
       commands.int(waitUs(batch, row));
       commands.slice(batch.outputs, out, out + (table[at + ROW.outLength] as number));
     }
-    this.#queue(batch, start, count);
+    this.#queue(batch, start, count, true);
   }
 
   #writeDeadletters(batch: Batch, stream: number): void {
@@ -189,12 +193,12 @@ export class Committer {
       commands.ascii(failed ? 'failed' : 'invalid');
       commands.utf8(shortDetail(rowDetail(batch, row)));
     }
-    this.#queue(batch, start, count);
+    this.#queue(batch, start, count, false);
   }
 
-  #queue(batch: Batch, start: number, rows: number): void {
+  #queue(batch: Batch, start: number, rows: number, predicted: boolean): void {
     batch.unsettled += 1;
-    this.#unanswered.push({ batch, start, end: batch.commands.length, rows });
+    this.#unanswered.push({ batch, start, end: batch.commands.length, rows, predicted });
   }
 
   #send(command: Command): void {
@@ -225,17 +229,21 @@ export class Committer {
 
   #done(command: Command, settled: number): void {
     const { batch } = command;
-    batch.duplicates += command.rows - settled;
+    if (command.predicted) batch.duplicatesOk += command.rows - settled;
+    else batch.duplicatesDead += command.rows - settled;
+    this.refusal = '';
     batch.unsettled -= 1;
     if (batch.unsettled === 0) this.#options.onSettled(batch);
   }
 
   #retry(command: Command, message: string): void {
     channels.notice.publish({ level: 'warn', code: 'COMMIT_REFUSED', message });
-    // The server lost its scripts (restart, SCRIPT FLUSH): a new connection loads them again.
-    if (message.startsWith('NOSCRIPT')) {
+    this.refusal = message;
+    // The server lost its scripts (restart, SCRIPT FLUSH): a new connection loads them again. Or it is a
+    // replica now: a new connection asks again where the name leads.
+    if (message.startsWith('NOSCRIPT') || message.startsWith('READONLY')) {
       this.#unanswered.unshift(command);
-      this.#socket.fail('the scripts have to be loaded again');
+      this.#socket.fail(message);
       return;
     }
     this.#refused.push(command);

@@ -39,8 +39,9 @@ export class Batch {
   deadlineMs = Number.POSITIVE_INFINITY;
   /** Times a worker died on this batch. */
   crashes = 0;
-  /** Rows that somebody else had settled before. */
-  duplicates = 0;
+  /** Rows that somebody else had settled before: of the predicted ones, and of the others. */
+  duplicatesOk = 0;
+  duplicatesDead = 0;
 
   readonly ids: Buffer;
   readonly idBytes: Uint8Array;
@@ -110,7 +111,8 @@ export class Batch {
     this.arenaInUsed = 0;
     this.deadlineMs = Number.POSITIVE_INFINITY;
     this.crashes = 0;
-    this.duplicates = 0;
+    this.duplicatesOk = 0;
+    this.duplicatesDead = 0;
     this.inferUs = 0;
     this.runUs = 0;
     this.outputs = this.arenaOut;

@@ -25,6 +25,8 @@ export interface Lane<B extends Schedulable> {
   readonly needsWorker: boolean;
   readonly free: B[];
   open: B | null;
+  /** The open batch was the last free one: while there is no other, it takes direct rows only. */
+  openReserved: boolean;
   readonly ready: B[];
 }
 
@@ -33,6 +35,11 @@ export interface Lane<B extends Schedulable> {
  * them out.
  */
 const RESERVED_FOR_DIRECT = 1;
+
+/** The open batch is kept for direct rows. */
+function isKept({ openReserved, free }: Lane<Schedulable>): boolean {
+  return openReserved && free.length < RESERVED_FOR_DIRECT;
+}
 
 export class Batcher<B extends Schedulable> {
   readonly #lanes: Lane<B>[] = [];
@@ -45,7 +52,14 @@ export class Batcher<B extends Schedulable> {
   }
 
   addLane(name: string, batches: readonly B[], needsWorker = true): Lane<B> {
-    const lane: Lane<B> = { name, needsWorker, free: [...batches], open: null, ready: [] };
+    const lane: Lane<B> = {
+      name,
+      needsWorker,
+      free: [...batches],
+      open: null,
+      openReserved: false,
+      ready: [],
+    };
     this.#lanes.push(lane);
     return lane;
   }
@@ -53,16 +67,17 @@ export class Batcher<B extends Schedulable> {
   /** Rows that a stream may still put into this lane. */
   freeRows(lane: Lane<B>): number {
     const reserved = lane.needsWorker ? RESERVED_FOR_DIRECT : 0;
-    let rows = lane.open === null ? 0 : lane.open.rowsMax - lane.open.rows;
+    let rows = lane.open === null || isKept(lane) ? 0 : lane.open.rowsMax - lane.open.rows;
     for (let i = reserved; i < lane.free.length; i += 1) rows += (lane.free[i] as B).rowsMax;
     return rows;
   }
 
   /** The batch that takes the lane's next row, or null when there is none. */
   open(lane: Lane<B>, direct: boolean): B | null {
-    if (lane.open !== null) return lane.open;
-    const reserved = direct || !lane.needsWorker ? 0 : RESERVED_FOR_DIRECT;
-    if (lane.free.length <= reserved) return null;
+    if (lane.open !== null) return isKept(lane) && !direct ? null : lane.open;
+    const isReserved = lane.needsWorker && lane.free.length <= RESERVED_FOR_DIRECT;
+    if (lane.free.length === 0 || (isReserved && !direct)) return null;
+    lane.openReserved = isReserved;
     lane.open = lane.free.pop() as B;
     return lane.open;
   }

@@ -154,7 +154,12 @@ export class BatchRunner {
       };
       const callback = answers[row];
       answers[row] = null;
-      callback?.(answer);
+      try {
+        callback?.(answer);
+      } catch (error) {
+        // One caller's trouble; the batch has other rows to settle.
+        channels.notice.publish({ level: 'error', code: 'ANSWER_FAILED', message: String(error) });
+      }
     }
   }
 
@@ -175,17 +180,19 @@ export class BatchRunner {
     for (let origin = ORIGIN_DIRECT; origin < streamNames.length; origin += 1) {
       const counts = this.#count(batch, origin);
       if (counts.rows === 0) continue;
-      // Which rows they were is not known: a batch that mixes streams reports them under its first one, and
-      // one that also has dead letters takes them for predictions.
-      const duplicate = origin === batch.origin[0] ? batch.duplicates : 0;
-      const duplicateOk = Math.min(duplicate, counts.ok);
+      // Which rows they were is not known: a batch that mixes streams reports them under its first one.
+      const own = origin === batch.origin[0];
+      const duplicateOk = own ? Math.min(batch.duplicatesOk, counts.ok) : 0;
+      const duplicateInvalid = own ? Math.min(batch.duplicatesDead, counts.invalid) : 0;
+      const duplicateFailed = own ? Math.min(batch.duplicatesDead - duplicateInvalid, counts.failed) : 0;
       channels.settle.publish({
         model,
         stream: origin === ORIGIN_DIRECT ? 'direct' : (streamNames[origin] as string),
-        ...counts,
+        rows: counts.rows,
         ok: counts.ok - duplicateOk,
-        invalid: counts.invalid - Math.min(duplicate - duplicateOk, counts.invalid),
-        duplicate,
+        invalid: counts.invalid - duplicateInvalid,
+        failed: counts.failed - duplicateFailed,
+        duplicate: duplicateOk + duplicateInvalid + duplicateFailed,
         arrivedMs: this.#arrivedMs,
         readMs: this.#readMs,
         dispatchedMs: batch.dispatchedMs,
