@@ -40,6 +40,7 @@ const blocks: Block[] = [...readme.matchAll(/^```(\w*)\n(.*?)^```$/gms)].map(([,
 }));
 const prose = readme.replaceAll(/^```.*?^```$/gms, '');
 
+const snakeCase = (name: string): string => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 const plain = (cell: string): string => cell.replace(/^`(.*)`$/, '$1');
 
 /** The rows of all tables whose first cell is code, by that cell. */
@@ -92,12 +93,15 @@ test('every key of the configuration is there, with its default and its variable
 test('every limit is there, with its default; the ones that nothing reads are marked', () => {
   const others = code.filter(({ path }) => path !== 'src/limits.ts').map(({ text }) => text);
   for (const [name, value] of Object.entries(limitsDefault)) {
-    const limit = name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+    const limit = snakeCase(name);
     const [shown = '', meaning = ''] = rows.get(limit) ?? [];
     expect(plain(shown), `README.md, limits: ${limit}`).toBe(String(value));
     const used = others.some((text) => new RegExp(`\\b${name}\\b`).test(text));
     expect(!meaning.includes('no effect yet'), `${limit} has an effect`).toBe(used);
   }
+  const named = [...rows].filter(([, cells]) => cells.length === 2 && /^`\d+`$/.test(cells[0] as string));
+  const known = Object.keys(limitsDefault).map(snakeCase);
+  expect(named.map(([name]) => name).filter((name) => !known.includes(name))).toEqual([]);
 });
 
 /** Commands that `--help` lists, with those below them. */
@@ -178,4 +182,15 @@ test('examples can be parsed, and configurations are good', () => {
 test(`lines have at most ${columnsMax} columns, tables and examples apart`, () => {
   const long = prose.split('\n').filter((line) => !line.startsWith('|') && [...line].length > columnsMax);
   expect(long).toEqual([]);
+});
+
+test('files that the architecture names exist', () => {
+  const text = readFileSync('src/ARCHITECTURE.md', 'utf8');
+  const named = [...text.matchAll(/`([\w/.-]+(?:\/|\.(?:ts|md|lua)))`/g)].map(([, path]) => path as string);
+  const exists = (path: string) => existsSync(join('src', path)) || existsSync(path);
+  // `server.ts` within a sentence about `gateway/`.
+  const beside = (path: string) => globSync(`src/*/${path}`).length > 0;
+  expect(named.filter((path) => !exists(path) && !beside(path))).toEqual([]);
+  const places = globSync('src/*/').map((path) => `${path.slice('src/'.length).replace(/\/$/, '')}/`);
+  expect(places.filter((place) => !text.includes(`\`${place}\``))).toEqual([]);
 });

@@ -23,11 +23,11 @@ export const loadFlags: readonly (readonly [flags: string, description: string])
   ['--data-file <path>', 'JSON objects, one a line, sent in turn'],
   ['--features-bytes <n>', 'random float32 values instead, so many bytes'],
   ['--encoding <name>', `msgpack or json: of --data in the stream, and of frames (${loadDefaults.encoding})`],
-  ['--redis <url>', `${loadDefaults.redisUrl}`],
-  ['--url <url>', `the gateway: ${loadDefaults.url}`],
-  ['--stream <name>', `${loadDefaults.stream}`],
-  ['--predictions <name>', `${loadDefaults.predictions}`],
-  ['--deadletters <name>', `${loadDefaults.deadletters}`],
+  ['--redis <url>', `the engine's Redis (${loadDefaults.redisUrl})`],
+  ['--url <url>', `the gateway (${loadDefaults.url})`],
+  ['--stream <name>', `stream to send to (${loadDefaults.stream})`],
+  ['--predictions <name>', `where its predictions appear (${loadDefaults.predictions})`],
+  ['--deadletters <name>', `where its dead letters appear (${loadDefaults.deadletters})`],
   ['--token-file <path>', 'a file that holds the bearer token for a gateway with auth'],
   ['--seed <n>', `for arrival times and payloads (${loadDefaults.seed})`],
   ['--errors-max <share>', `exit 1 when more fails or is lost (${loadDefaults.errorsMax})`],
@@ -40,15 +40,17 @@ export const loadFlags: readonly (readonly [flags: string, description: string])
 ];
 
 export const loadExamples = `
-Examples:
+Examples, for the demo:
   1000 events a second for ten seconds into the stream \`events\`, answers read from \`predictions\`:
-    subito load --features-bytes 48
-  20,000 a second, and how long until a subscribed player has the prediction:
-    subito load --rate 20000 --observe push --keys 200 --features-bytes 48
-  Named fields over WebSocket, answered on the same connection:
-    subito load --via ws --model genre --rate 500 --data '{"danceability":0.7,"energy":0.9}'
+    subito load --data '{"songs":["Bertha"]}'
+  2000 a second, and how long until a subscribed player has the prediction:
+    subito load --rate 2000 --observe push --keys 200 --data '{"songs":["Bertha"]}'
+  Over WebSocket, answered on the same connection:
+    subito load --via ws --rate 300 --data '{"songs":["Bertha"],"set":1,"position":2}'
   Real lines over HTTP, as JSON for a script:
-    subito load --via http --model genre --data-file tracks.jsonl --json
+    subito load --via http --model next-track --data-file sessions.jsonl --json
+And for a model of 12 float32 values that takes rows as they are:
+    subito load --rate 20000 --features-bytes 48
 
 Latency runs from the time at which each event was due, so a stalled server (or generator) shows in full.
 Exit code: 0; 1 if nothing was answered, an event was answered twice, or more than --errors-max failed.

@@ -122,8 +122,8 @@ function* checkGateway({ host, auth, insecure, origins }: ConfigChecked['gateway
       value: host,
       what: 'others can reach this address, and gateway.auth is off',
       fix:
-        'set gateway.auth to {jwt: ...}; or, where something in front of it ends TLS and checks callers, ' +
-        'say gateway.insecure: true (--insecure); or listen on 127.0.0.1',
+        'listen on 127.0.0.1; or, where something in front of it ends TLS and checks callers, ' +
+        'say gateway.insecure: true (--insecure)',
     };
   }
   for (const [i, origin] of origins.entries()) {
