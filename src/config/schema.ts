@@ -104,7 +104,7 @@ const gateway = z.strictObject({
   auth: z
     .union([z.literal('off'), z.strictObject({ jwt: jwt })])
     .default('off')
-    .meta({ description: 'off, or {jwt: {...}}: who may subscribe and send' }),
+    .meta({ description: 'off, or {jwt: {...}}: read, but no token is verified yet' }),
   insecure: z.boolean().default(false).meta({
     description:
       'listen on an address that others can reach although auth is off (TLS and auth in front of it)',
@@ -140,18 +140,26 @@ export const configSchema = z.strictObject({
   models: z
     .strictObject({
       path: text.default('./models').meta({ description: 'directory of models' }),
-      watch: z.boolean().default(false).meta({ description: 'load versions that appear while running' }),
+      watch: z
+        .boolean()
+        .default(false)
+        .meta({ description: 'load versions that appear while running: no effect yet' }),
     })
     .prefault({}),
   workers: z
     .strictObject({
-      min: z.int().min(1).max(256).default(1).meta({ description: 'worker threads that always run' }),
+      min: z
+        .int()
+        .min(1)
+        .max(256)
+        .default(1)
+        .meta({ description: 'worker threads that always run: no effect yet, there are always `max`' }),
       max: z
         .int()
         .min(1)
         .max(256)
         .optional()
-        .meta({ description: 'worker threads under load; default: processor cores - 1, at least `min`' }),
+        .meta({ description: 'worker threads; default: processor cores - 1, at least `min`' }),
       providers: z
         .array(z.enum(['cpu', 'cuda', 'webgpu']))
         .min(1)
@@ -164,7 +172,7 @@ export const configSchema = z.strictObject({
   latency: z
     .strictObject({
       target_ms: z.number().min(0.1).max(60_000).default(10).meta({
-        description: 'event in to prediction committed, the 99th percentile to aim at',
+        description: 'event in to prediction committed, the 99th percentile to aim at: no effect yet',
       }),
     })
     .prefault({}),
