@@ -21,11 +21,6 @@ export const errorTable = {
     exitCode: 2,
     fix: 'give the path of a YAML file, or leave --config out to use the defaults',
   },
-  LIMITS_INVALID: {
-    retryable: false,
-    exitCode: 2,
-    fix: 'change one of the two limits in the `limits` section of the configuration',
-  },
   COMMAND_MISSING: {
     retryable: false,
     exitCode: 2,

@@ -1,6 +1,5 @@
 // Every limit of the engine, in one place. Units come last in the names. A deployment overrides them in
-// the `limits` section of its configuration (payload_bytes_max: ...); checkLimits then holds the relations.
-import { SubitoError } from './errors.ts';
+// the `limits` section of its configuration (payload_bytes_max: ...), which then checks their relations.
 
 /** The defaults. Zero never means "without limit": there is no such value. */
 export const limitsDefault = {
@@ -108,10 +107,4 @@ export function limitProblems(limits: Limits): string[] {
     problems.push(`limits.${configName(left)} (${limits[left]}) must be at least ${parts}: ${why}`);
   }
   return problems;
-}
-
-/** Throws LIMITS_INVALID with every broken rule. Called once, at start. */
-export function checkLimits(limits: Limits): void {
-  const problems = limitProblems(limits);
-  if (problems.length > 0) throw new SubitoError('LIMITS_INVALID', problems.join('\n'), { detail: problems });
 }

@@ -1,6 +1,6 @@
 import { afterEach, expect, test } from 'vitest';
 import { channels, type NoticeReport } from '../src/observe/channels.ts';
-import { hashKey, type LogOptions, redact, startLog } from '../src/observe/log.ts';
+import { type LogOptions, redact, startLog } from '../src/observe/log.ts';
 
 /** A log on a clock that the test moves. */
 function simulate(text = false, colour = text, level: NonNullable<LogOptions['level']> = 'debug') {
@@ -102,10 +102,4 @@ test.each([
   ['http://host/path?x=1 is fine', 'http://host/path?x=1 is fine'],
 ])('redact %s', (message, expected) => {
   expect(redact(message)).toBe(expected);
-});
-
-test('a key has the same short name each time, and not its own', () => {
-  expect(hashKey('user-42')).toMatch(/^key-[0-9a-f]{12}$/);
-  expect(hashKey('user-42')).toBe(hashKey('user-42'));
-  expect(hashKey('user-42')).not.toBe(hashKey('user-43'));
 });

@@ -69,7 +69,7 @@ export interface DemoFigures extends Score {
   readonly recent: readonly Recent[];
 }
 
-export const SHOWS_ARE =
+const SHOWS_ARE =
   'Shows are simulated: each song is drawn from how often it followed the one before in real set lists. ' +
   'That makes them easier to guess than real shows, for which the model card has the figures.';
 

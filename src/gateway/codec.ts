@@ -31,7 +31,7 @@ const unpackr = new Unpackr({ useRecords: false, int64AsType: 'number' });
 const OPEN_BRACE = 0x7b;
 
 /** Throws Malformed when brackets nest too deep for the recursive encoders behind us. */
-export function checkJsonNesting(bytes: Uint8Array): void {
+function checkJsonNesting(bytes: Uint8Array): void {
   let depth = 0;
   let quoted = false;
   for (let i = 0; i < bytes.length; i++) {

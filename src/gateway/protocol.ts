@@ -31,7 +31,7 @@ import { channelOf, optionalCount, optionalDeadlineMs, optionalModels, optionalT
 import { TokenBucket } from './rates.ts';
 
 /** Credit of a subscription that names none, and the most that one may hold. */
-export const CREDIT_DEFAULT = 64;
+const CREDIT_DEFAULT = 64;
 export const CREDIT_MAX = 65_536;
 /** Seconds of the event rate that a client may waste before it is closed for flooding. */
 const PATIENCE_SECONDS = 10;

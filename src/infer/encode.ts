@@ -5,6 +5,7 @@ import type { OutputColumn } from './columns.ts';
 import { fromHalf } from './half.ts';
 import type { FieldSpec } from './handler.ts';
 import {
+  DEPTH_MAX,
   putArrayHeader,
   putBigint,
   putFloat32,
@@ -241,7 +242,7 @@ export function float32Text(value: number): string {
 
 /** Any plain value as JSON; 64-bit integers that a JSON number cannot hold become text. */
 export function jsonText(value: unknown, depth = 0): string {
-  if (depth > 32) throw new RangeError('a prediction is nested deeper than 32 levels');
+  if (depth > DEPTH_MAX) throw new RangeError(`a prediction is nested deeper than ${DEPTH_MAX} levels`);
   if (typeof value === 'number') {
     if (Number.isInteger(value)) return String(value);
     return fround(value) === value ? float32Text(value) : Number.isFinite(value) ? String(value) : 'null';

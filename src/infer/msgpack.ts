@@ -13,7 +13,7 @@ export class MessagePackError extends Error {
 }
 
 /** Deeper than any tensor or event has a use for; keeps the recursion shallow. */
-const DEPTH_MAX = 32;
+export const DEPTH_MAX = 32;
 
 /** Keys remembered from one event for the next. */
 const KEYS_MAX = 1024;
@@ -214,7 +214,7 @@ function sameAscii(text: string, bytes: Uint8Array, at: number, length: number):
 }
 
 /** Most bytes that a number or a header takes. */
-export const SCALAR_BYTES_MAX = 9;
+const SCALAR_BYTES_MAX = 9;
 
 export function putMapHeader(out: OutArena, count: number): void {
   putHeader(out, count, 0x80, 0xde);

@@ -50,11 +50,6 @@ export class RedisWire {
     socket.on('close', () => this.#fail(new Error('Redis closed the connection')));
   }
 
-  /** Bytes that the kernel has not taken yet. */
-  get backlogBytes(): number {
-    return this.#socket.writableLength;
-  }
-
   /**
    * Writes prepared commands that will bring `replies` replies. After the connection is lost: error replies.
    */

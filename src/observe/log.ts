@@ -7,7 +7,6 @@
  * repeat ends it: the next message of that code is written at once again. So a storm costs six lines a minute
  * and code.
  */
-import { createHash } from 'node:crypto';
 import { channels, type NoticeReport } from './channels.ts';
 
 const QUIET_MS = 10_000;
@@ -41,11 +40,6 @@ interface Repeat {
 function afterTimer(ms: number, fn: () => void): () => void {
   const timer = setTimeout(fn, ms).unref();
   return () => clearTimeout(timer);
-}
-
-/** A user's or session's key as it may appear in a log: the same key gives the same name. */
-export function hashKey(key: string): string {
-  return `key-${createHash('sha256').update(key).digest('hex').slice(0, 12)}`;
 }
 
 /** Takes out what must not be written: passwords in URLs, tokens, authorization values; and line breaks. */

@@ -102,13 +102,13 @@ export class Committer {
     this.#socket.close();
   }
 
-  /** Batches whose settlement Redis has not confirmed yet. */
+  /** Commands that Redis has not confirmed yet. */
   get unsettledCommands(): number {
     return this.#unanswered.length + this.#refused.length;
   }
 
   /**
-   * Settles a batch that came back from a worker. `record` is the stream whose predictions also take the
+   * Settles a batch that came back from a worker, or one of rejected events. `record` is the stream whose predictions also take the
    * batch's direct rows, or null. Calls `onSettled` when done; before it returns when there was nothing to
    * tell Redis.
    */
@@ -124,11 +124,6 @@ export class Committer {
     else if (this.#socket.isOpen) {
       for (let i = before; i < this.#unanswered.length; i += 1) this.#send(this.#unanswered[i] as Command);
     }
-  }
-
-  /** Settles rejected events: all rows go to the dead letters with their own detail. */
-  settleRejects(batch: Batch): void {
-    this.settle(batch, '', null);
   }
 
   #writePredictions(batch: Batch, model: string, stream: number, record: boolean): void {
@@ -261,13 +256,13 @@ export class Committer {
  * Entry id, or arrival, to the moment a worker took the row. Clocks of two machines may disagree: never
  * negative.
  */
-export function waitUs(batch: Batch, row: number): number {
+function waitUs(batch: Batch, row: number): number {
   const us = Math.round((batch.dispatchedMs - (batch.arrivedMs[row] as number)) * 1000);
   return Math.max(0, Math.min(us, 0x7fff_ffff));
 }
 
 /** Why a row has no prediction. */
-export function rowDetail(batch: Batch, row: number): string {
+function rowDetail(batch: Batch, row: number): string {
   if (batch.layout === null) return batch.details[row] as string;
   const at = row * ROW_COLUMNS;
   const offset = batch.table[at + ROW.outOffset] as number;

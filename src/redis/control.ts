@@ -35,7 +35,7 @@ export interface ControlOptions {
 
 /**
  * Connects and checks that the server is one that Subito can use. Rejects with REDIS_UNREACHABLE or
- * REDIS_UNUSABLE.
+ * REDIS_TOO_OLD.
  */
 export async function connectControl({ endpoint, commandMsMax }: ControlOptions): Promise<Control> {
   const { host, port, path, username, password, db, tls } = endpoint;

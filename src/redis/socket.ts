@@ -65,11 +65,6 @@ export class RedisSocket {
     return this.#state === 'open';
   }
 
-  /** Bytes written that the kernel has not taken yet. */
-  get unsentBytes(): number {
-    return this.#socket?.writableLength ?? 0;
-  }
-
   open(): void {
     if (this.#state === 'closed') this.#connect();
   }

@@ -55,7 +55,7 @@ const STATUS_TEXT: Readonly<Record<number, string>> = {
 export type Headers = Readonly<Record<string, string>>;
 
 /** On every answer: nothing here is to be sniffed, framed or told to other sites. */
-export const SECURITY_HEADERS: Headers = {
+const SECURITY_HEADERS: Headers = {
   'x-content-type-options': 'nosniff',
   'x-frame-options': 'DENY',
   'referrer-policy': 'no-referrer',

@@ -26,7 +26,7 @@ export interface InferenceOptions {
 }
 
 /** Rows of one request; more belong on the stream. */
-export const REQUEST_ROWS_MAX = 4096;
+const REQUEST_ROWS_MAX = 4096;
 
 /** Rows of one request in flight at once, however large the model's slabs are. */
 const WINDOW_ROWS_MAX = 64;
