@@ -66,7 +66,7 @@ async function expectOneOutcomeEach(ids: readonly string[]): Promise<void> {
   expect(await pending()).toBe(0);
 }
 
-test('SIGTERM under load settles what was read; the next start goes on without gap or duplicate', async () => {
+test('SIGTERM under load settles what was read; the next start leaves no gap and no duplicate', async () => {
   await serve();
   const stop = produce();
   await sleep(700);

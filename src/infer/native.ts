@@ -11,6 +11,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { threadId } from 'node:worker_threads';
+import type { NativeCells } from './protocol.ts';
 
 /**
  * Cells by thread id; a process that starts more threads than this reuses them, long after the first are
@@ -20,8 +21,6 @@ const THREADS = 1024;
 const INSIDE = 0;
 const HALTED = 1;
 const POLL_MS = 5;
-
-export type NativeCells = Int32Array<SharedArrayBuffer>;
 
 export function nativeCells(): NativeCells {
   return new Int32Array(new SharedArrayBuffer(THREADS * 2 * 4));

@@ -8,7 +8,7 @@ import { SubitoError } from '../errors.ts';
 import { limitsDefault } from '../limits.ts';
 import { channels, type NoticeReport } from '../observe/channels.ts';
 import { ROW, ROW_COLUMNS } from '../schedule/slab.ts';
-import { allow, halt, haltAll, isInside, type NativeCells, nativeCells, outside } from './native.ts';
+import { allow, halt, haltAll, isInside, nativeCells, outside } from './native.ts';
 import type {
   DescribeTask,
   Description,
@@ -17,6 +17,7 @@ import type {
   LoadedModel,
   ModelProblem,
   ModelSpec,
+  NativeCells,
   WorkerOptions,
 } from './protocol.ts';
 
@@ -83,7 +84,8 @@ export class Pool {
       return await this.#piscina.run(task, { name: 'infer', signal: stop.signal });
     } catch (error) {
       if (!stop.signal.aborted) throw new SubitoError('WORKER_DIED', textOf(error), { cause: error });
-      // Until its thread is gone, it may still write to the slab: given away sooner, that is a wrong prediction.
+      // Until its thread is gone, it may still write to the slab: given away sooner, that is a wrong
+      // prediction.
       await gone;
       const what = `a batch of slot ${task.slot} took longer than ${this.#inferMsMax} ms`;
       throw new SubitoError('WORKER_DIED', what, { cause: error });

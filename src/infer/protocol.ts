@@ -4,7 +4,6 @@
  */
 import type { Dtype, TensorSpec } from '../schedule/slab.ts';
 import type { FieldSpec } from './handler.ts';
-import type { NativeCells } from './native.ts';
 
 /** A model version on disk, checked and resolved by the repository; enough for a worker to load it. */
 export interface ModelSpec {
@@ -110,11 +109,14 @@ export interface InferResult {
   readonly spill: Uint8Array | null;
 }
 
+/** Two cells for each thread, shared by all of them: see native.ts. */
+export type NativeCells = Int32Array<SharedArrayBuffer>;
+
 /** Passed as piscina's workerData. */
 export interface WorkerOptions {
   readonly models: readonly ModelSpec[];
   readonly providers: readonly string[];
   readonly slabArenaBytes: number;
-  /** Who is inside native code, and who may not enter it; see native.ts. */
+  /** Who is inside native code, and who may not enter it. */
   readonly cells: NativeCells;
 }

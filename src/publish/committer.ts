@@ -108,9 +108,9 @@ export class Committer {
   }
 
   /**
-   * Settles a batch that came back from a worker, or one of rejected events. `record` is the stream whose predictions also take the
-   * batch's direct rows, or null. Calls `onSettled` when done; before it returns when there was nothing to
-   * tell Redis.
+   * Settles a batch that came back from a worker, or one of rejected events. `record` is the stream whose
+   * predictions also take the batch's direct rows, or null. Calls `onSettled` when done; before it returns
+   * when there was nothing to tell Redis.
    */
   settle(batch: Batch, model: string, record: number | null): void {
     batch.commands.reset();
