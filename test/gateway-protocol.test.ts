@@ -2,7 +2,6 @@
 import { readFile } from 'node:fs/promises';
 import { pack, unpack } from 'msgpackr';
 import { expect, test } from 'vitest';
-import type { Answer } from '../src/gateway/backend.ts';
 import { CODECS, JSON_CODEC, MSGPACK_CODEC, recode } from '../src/gateway/codec.ts';
 import { CLOSES, ERRORS } from '../src/gateway/codes.ts';
 import { mapEntries, withEntry } from '../src/gateway/msgpack.ts';
@@ -10,6 +9,7 @@ import type { Action } from '../src/gateway/protocol.ts';
 import { Protocol } from '../src/gateway/protocol.ts';
 import { AddressRates, TokenBucket } from '../src/gateway/rates.ts';
 import { limitsDefault } from '../src/limits.ts';
+import type { Answer } from '../src/schedule/direct.ts';
 import { OK } from './gateway-support.ts';
 
 function newProtocol(): Protocol {

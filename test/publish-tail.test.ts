@@ -4,7 +4,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Redis } from 'ioredis';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
-import type { Prediction } from '../src/gateway/backend.ts';
+import type { Prediction } from '../src/publish/prediction.ts';
 import { PredictionTail, type TailOptions } from '../src/publish/tail.ts';
 import { type Control, connectControl } from '../src/redis/control.ts';
 import { collectNotices, endpointOf, Relay, until } from './support/core.ts';

@@ -1,8 +1,8 @@
 // What intake makes of an entry: a row in its model's batch, or one among the rejected with the reason in
 // words.
 import { describe, expect, test } from 'vitest';
-import type { Answer } from '../src/gateway/backend.ts';
 import { type Batch, ID_BYTES_MAX, ORIGIN_DIRECT } from '../src/schedule/batch.ts';
+import type { Answer } from '../src/schedule/direct.ts';
 import { FORM, ROW, ROW_COLUMNS } from '../src/schedule/slab.ts';
 import { type Bench, type Fields, intakeBench, streamOf, tensor, withEntry } from './support/batches.ts';
 

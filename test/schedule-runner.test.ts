@@ -1,10 +1,10 @@
 // The runner with an infer function of the test: whatever workers do, every row gets one fate.
 import { expect, test } from 'vitest';
-import type { Answer } from '../src/gateway/backend.ts';
 import type { InferResult, InferTask } from '../src/infer/protocol.ts';
 import { channels, type SettleReport } from '../src/observe/channels.ts';
 import type { Batch } from '../src/schedule/batch.ts';
 import { Batcher } from '../src/schedule/batcher.ts';
+import type { Answer } from '../src/schedule/direct.ts';
 import { Intake } from '../src/schedule/intake.ts';
 import { BatchRunner } from '../src/schedule/runner.ts';
 import { RESULT, ROW, ROW_COLUMNS } from '../src/schedule/slab.ts';

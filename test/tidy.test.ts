@@ -23,6 +23,7 @@ const stages = ['ingest', 'schedule', 'infer', 'publish'];
 const contracts = [
   'src/schedule/slab.ts',
   'src/schedule/batch.ts',
+  'src/schedule/direct.ts',
   'src/infer/protocol.ts',
   'src/infer/handler.ts',
 ];
@@ -192,6 +193,17 @@ test('contracts between stages import no stage but each other', () => {
       const isStage = stages.some((name) => target.startsWith(`src/${name}/`));
       if (isStage && !contracts.includes(target)) found.push(`${file.path} imports ${target}`);
     }
+  }
+  expect(found).toEqual([]);
+});
+
+test('the core knows no gateway: the gateway comes to it', () => {
+  const core = [...stages, 'redis', 'repository', 'observe'];
+  const found: string[] = [];
+  for (const file of engine) {
+    if (!core.some((name) => file.path.startsWith(`src/${name}/`))) continue;
+    for (const target of importsOf(file))
+      if (target.startsWith('src/gateway/')) found.push(`${file.path} imports ${target}`);
   }
   expect(found).toEqual([]);
 });

@@ -8,8 +8,9 @@
 import type { WebSocket } from 'uWebSockets.js';
 import type { Limits } from '../limits.ts';
 import { channels } from '../observe/channels.ts';
+import type { Answer, DirectEvent } from '../schedule/direct.ts';
 import type { Appends } from './appends.ts';
-import type { Answer, Backend, DirectEvent, StreamEvent } from './backend.ts';
+import type { Backend, StreamEvent } from './backend.ts';
 import type { Codec, Inbound } from './codec.ts';
 import { recode } from './codec.ts';
 import type { CloseKind } from './codes.ts';

@@ -17,7 +17,7 @@
  *   and is closed.
  */
 import { channels } from '../observe/channels.ts';
-import type { Prediction } from './backend.ts';
+import type { Prediction } from '../publish/prediction.ts';
 import type { CloseKind } from './codes.ts';
 import { CLOSES } from './codes.ts';
 import type { Channel } from './fields.ts';

@@ -4,7 +4,7 @@
  * shared tail.
  */
 import { Packr } from 'msgpackr';
-import type { Prediction } from './backend.ts';
+import type { Prediction } from '../publish/prediction.ts';
 import { recode } from './codec.ts';
 
 const packr = new Packr({ useRecords: false, variableMapSize: true });

@@ -22,7 +22,8 @@
 
 import { InvalidEvent } from '../infer/handler.ts';
 import type { Limits } from '../limits.ts';
-import type { Answer, DirectEvent, StreamEvent } from './backend.ts';
+import type { Answer, DirectEvent } from '../schedule/direct.ts';
+import type { StreamEvent } from './backend.ts';
 import type { Inbound, Outbound } from './codec.ts';
 import type { CloseKind, ErrorKind } from './codes.ts';
 import { CLOSES, ERRORS } from './codes.ts';

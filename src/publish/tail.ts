@@ -4,12 +4,12 @@
  *
  * States: off -> placing (asks for the last entry id) -> following (one XREAD out at a time) -> off.
  */
-import type { Prediction } from '../gateway/backend.ts';
 import { channels } from '../observe/channels.ts';
 import type { RedisEndpoint } from '../redis/endpoint.ts';
 import { encodeCommand } from '../redis/resp.ts';
 import { RedisSocket } from '../redis/socket.ts';
 import { type EntryColumns, StreamReplyParser } from '../redis/stream-reply.ts';
+import type { Prediction } from './prediction.ts';
 
 export interface TailOptions {
   readonly endpoint: RedisEndpoint;

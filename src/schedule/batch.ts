@@ -2,17 +2,14 @@
  * A slab together with what only the main thread needs to know of its rows: entry ids, keys, times, where
  * each row came from. Columns of typed arrays, allocated once; the path of a stream event makes no object.
  */
-
-import type { Answer } from '../gateway/backend.ts';
 import { CommandWriter } from '../redis/resp.ts';
+import type { AnswerCallback } from './direct.ts';
 import { ROW_COLUMNS, type SlabLayout } from './slab.ts';
 
 /** Two 64-bit numbers and a dash. */
 export const ID_BYTES_MAX = 41;
 /** `origin` of a row that is answered by a callback instead of a commit. */
 export const ORIGIN_DIRECT = -1;
-
-export type AnswerCallback = (answer: Answer) => void;
 
 export interface BatchOptions {
   readonly rowsMax: number;

@@ -3,11 +3,11 @@
  * What can be judged without decoding the payload is judged here; a malformed event still takes a row, in the
  * lane of rejected events, so that it is settled like any other and cannot pile up.
  */
-import type { DirectEvent } from '../gateway/backend.ts';
 import { copyBytes } from '../redis/resp.ts';
 import type { EntryColumns } from '../redis/stream-reply.ts';
-import { type AnswerCallback, type Batch, ID_BYTES_MAX, ORIGIN_DIRECT } from './batch.ts';
+import { type Batch, ID_BYTES_MAX, ORIGIN_DIRECT } from './batch.ts';
 import type { Batcher, Lane } from './batcher.ts';
+import type { AnswerCallback, DirectEvent } from './direct.ts';
 import { ENCODING, FORM, ROW, ROW_COLUMNS, type TensorSpec } from './slab.ts';
 
 /** The fields of a stream entry, in the order of `EntryColumns.fields`. */

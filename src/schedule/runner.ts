@@ -10,11 +10,11 @@
  */
 
 import { nowMs } from '../clock.ts';
-import type { Answer } from '../gateway/backend.ts';
 import type { InferResult, InferTask } from '../infer/protocol.ts';
 import { channels } from '../observe/channels.ts';
 import { type Batch, ORIGIN_DIRECT } from './batch.ts';
 import type { Batcher, Lane } from './batcher.ts';
+import type { Answer } from './direct.ts';
 import type { ModelLane } from './intake.ts';
 import { RESULT, ROW, ROW_COLUMNS } from './slab.ts';
 

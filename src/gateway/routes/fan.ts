@@ -3,7 +3,7 @@
  * everybody else's events out of the slabs. The first row that fails ends the request; rows in flight are
  * then ignored.
  */
-import type { Answer } from '../backend.ts';
+import type { Answer, AnswerCallback } from '../../schedule/direct.ts';
 
 export interface RowAnswer {
   readonly model: string;
@@ -24,7 +24,7 @@ export interface FanOptions {
   /** Rows in flight at most. */
   readonly window: number;
   /** Starts one row; `answer` may be called before it returns. */
-  readonly infer: (row: number, answer: (answer: Answer) => void) => void;
+  readonly infer: (row: number, answer: AnswerCallback) => void;
   readonly decode: (outputs: Uint8Array) => Record<string, unknown>;
   /** False: nobody waits any more, start no further rows. */
   readonly wanted: () => boolean;

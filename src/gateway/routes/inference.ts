@@ -8,7 +8,8 @@ import type { FieldSpec } from '../../infer/handler.ts';
 import { InvalidEvent } from '../../infer/handler.ts';
 import type { Limits } from '../../limits.ts';
 import { channels } from '../../observe/channels.ts';
-import type { Answer, Backend, ModelInfo } from '../backend.ts';
+import type { Answer, AnswerCallback } from '../../schedule/direct.ts';
+import type { Backend, ModelInfo } from '../backend.ts';
 import { decodeOutputs, parseJsonObject } from '../codec.ts';
 import type { FieldLimits } from '../fields.ts';
 import { optionalDeadlineMs, optionalText } from '../fields.ts';
@@ -212,7 +213,7 @@ function inferTensors(
   const fan = {
     rows: rows.length,
     window: Math.min(model.rowsMax, WINDOW_ROWS_MAX),
-    infer: (row: number, answer: (answer: Answer) => void) => {
+    infer: (row: number, answer: AnswerCallback) => {
       const data = Buffer.from(JSON.stringify(rows[row]), 'utf8');
       options.backend.infer({ model: name, event: id, ...common, data, json: true }, (one) => {
         guarded(exchange, () => answer(one));

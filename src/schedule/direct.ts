@@ -1,0 +1,42 @@
+/** An event that waits on a socket for its answer: what the gateway hands in, and what it gets back. */
+
+export interface DirectEvent {
+  /** `name` or `name@version`; '' for the engine's default. */
+  readonly model: string;
+  /** '' for none. */
+  readonly key: string;
+  /** The client's own id of the event; '' for none. */
+  readonly event: string;
+  /** The event's named fields, MessagePack or JSON; copied before `takeDirect` returns. */
+  readonly data: Uint8Array;
+  /** Encoding wanted for `outputs`. */
+  readonly json: boolean;
+  /** 0: the model's, else the engine's default. */
+  readonly deadlineMs: number;
+}
+
+/** What became of it. */
+export interface Answer {
+  readonly status:
+    | 'ok'
+    | 'degraded'
+    | 'invalid'
+    | 'failed'
+    | 'overloaded'
+    | 'expired'
+    | 'unknown_model'
+    | 'unavailable';
+  /** `name@version`; '' when no model was reached. */
+  readonly model: string;
+  /** The encoded prediction; a view that is valid only during the callback. Empty when there is none. */
+  readonly outputs: Uint8Array;
+  /** Why there is no prediction; `path: detail` when the event is invalid. */
+  readonly detail: string;
+  /** Milliseconds after which a retry makes sense (overloaded, unavailable). */
+  readonly retryMs: number;
+  readonly waitUs: number;
+  readonly inferUs: number;
+}
+
+/** Called exactly once for an event that was taken. */
+export type AnswerCallback = (answer: Answer) => void;
