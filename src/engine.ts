@@ -12,16 +12,17 @@ import { hostname } from 'node:os';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { createBackend } from './backend.ts';
 import { followWallClock, nowMs } from './clock.ts';
 import type { Config } from './config.ts';
+import { createBackend } from './engine/backend.ts';
+import { buildLanes } from './engine/lanes.ts';
+import { partitionStreams, type StreamPartition } from './engine/streams.ts';
 import { SubitoError } from './errors.ts';
 import type { Backend } from './gateway/backend.ts';
 import { type Gateway, startGateway } from './gateway/server.ts';
 import { startPool } from './infer/pool.ts';
 import type { ModelProblem } from './infer/protocol.ts';
 import { StreamReader } from './ingest/reader.ts';
-import { buildLanes } from './lanes.ts';
 import { channels } from './observe/channels.ts';
 import { createMetrics } from './observe/metrics.ts';
 import type { EngineState, Sources, StreamBacklog } from './observe/sources.ts';
@@ -37,7 +38,6 @@ import type { Batch } from './schedule/batch.ts';
 import { Batcher } from './schedule/batcher.ts';
 import { ENTRY_FIELDS, Intake, type IntakeStream, type ModelLane } from './schedule/intake.ts';
 import { BatchRunner } from './schedule/runner.ts';
-import { partitionStreams, type StreamPartition } from './streams.ts';
 
 export interface EngineOptions {
   /** More figures for `/stats`, by section. */
@@ -273,7 +273,10 @@ function noModel(path: string, problems: readonly ModelProblem[]): SubitoError {
 
 function intakeStream(partition: StreamPartition, lanes: readonly ModelLane[]): IntakeStream {
   const { index, model, deadlineMs, encoding, name } = partition;
-  const lane = lanes.find((l) => l.name === model || l.label === model) ?? null;
+  // One model needs no name.
+  const only = lanes.length === 1 ? lanes[0] : undefined;
+  const named = lanes.find((l) => l.name === model || l.label === model);
+  const lane = (model === undefined ? only : named) ?? null;
   if (model !== undefined && lane === null) {
     const message = `${name}: its model ${model} is not served; events must name another`;
     channels.notice.publish({ level: 'warn', code: 'STREAM_MODEL_UNKNOWN', message });

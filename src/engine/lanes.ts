@@ -2,13 +2,13 @@
  * The memory of the engine: for each served model its slabs, as a lane of the batcher. Allocated once, at
  * start.
  */
-import type { ModelInfo } from './gateway/backend.ts';
-import type { LoadedModel, ModelSpec } from './infer/protocol.ts';
-import type { Limits } from './limits.ts';
-import { Batch } from './schedule/batch.ts';
-import type { Batcher, Lane } from './schedule/batcher.ts';
-import type { ModelLane } from './schedule/intake.ts';
-import { slabLayout } from './schedule/slab.ts';
+import type { ModelInfo } from '../gateway/backend.ts';
+import type { LoadedModel, ModelSpec } from '../infer/protocol.ts';
+import type { Limits } from '../limits.ts';
+import { Batch } from '../schedule/batch.ts';
+import type { Batcher, Lane } from '../schedule/batcher.ts';
+import type { ModelLane } from '../schedule/intake.ts';
+import { slabLayout } from '../schedule/slab.ts';
 
 /**
  * Beside the ones that run: one that fills, one that is being settled, one in reserve of either, one for

@@ -1,7 +1,7 @@
 /**
  * The configured streams as Redis knows them: one entry per partition, each with its own predictions stream.
  */
-import type { StreamConfig } from './config.ts';
+import type { StreamConfig } from '../config.ts';
 
 export interface StreamPartition extends StreamConfig {
   /** Index among all partitions of this engine; rows carry it as their origin. */

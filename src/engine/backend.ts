@@ -1,13 +1,13 @@
 /** The engine as the gateway sees it. */
-import { nowMs } from './clock.ts';
-import { SubitoError } from './errors.ts';
-import type { Backend, ModelInfo, StreamEvent } from './gateway/backend.ts';
-import type { Sources } from './observe/sources.ts';
-import type { Control } from './redis/control.ts';
-import type { Batch } from './schedule/batch.ts';
-import type { Batcher } from './schedule/batcher.ts';
-import type { Answer, DirectEvent } from './schedule/direct.ts';
-import type { Intake, ModelLane } from './schedule/intake.ts';
+import { nowMs } from '../clock.ts';
+import { SubitoError } from '../errors.ts';
+import type { Backend, ModelInfo, StreamEvent } from '../gateway/backend.ts';
+import type { Sources } from '../observe/sources.ts';
+import type { Control } from '../redis/control.ts';
+import type { Batch } from '../schedule/batch.ts';
+import type { Batcher } from '../schedule/batcher.ts';
+import type { Answer, DirectEvent } from '../schedule/direct.ts';
+import type { Intake, ModelLane } from '../schedule/intake.ts';
 import type { StreamPartition } from './streams.ts';
 
 export interface BackendOptions {
