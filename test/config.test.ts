@@ -134,23 +134,18 @@ const bad: [yaml: string, ...expected: string[]][] = [
   ['gateway: {prot: 1}', 'gateway.prot = 1', 'did you mean port?'],
   ['gatway: {port: 1}', 'gatway = {"port":1}', 'did you mean gateway?'],
   ['zzz: 1', 'zzz = 1', 'use one of redis, streams'],
-  [
-    'gateway: {host: 0.0.0.0}',
-    'gateway.host = "0.0.0.0"',
-    'gateway.auth',
-    'gateway.insecure: true',
-    '127.0.0.1',
-  ],
+  ['gateway: {host: 0.0.0.0}', 'gateway.host = "0.0.0.0"', 'gateway.insecure: true', '127.0.0.1'],
   ['gateway: {host: "::"}', 'gateway.host = "::"', 'gateway.insecure: true'],
   // Begins like loopback, but is a name that anyone can point anywhere.
   ['gateway: {host: 127.evil.example}', 'gateway.host', 'others can reach'],
-  ['gateway: {auth: on}', 'gateway.auth = "on"', 'off'],
-  ['gateway: {auth: {jwt: {issuer: i, audience: a}}}', 'gateway.auth.jwt', 'either jwks_url or secret'],
   [
-    'gateway: {auth: {jwt: {jwks_url: "http://id.example/k", issuer: i, audience: a}}}',
-    'gateway.auth.jwt.jwks_url = "http://id.example/k"',
-    'https://',
+    'gateway: {auth: {jwt: {jwks_url: "https://id.example/k", issuer: i, audience: a}}}',
+    'gateway.auth',
+    'not verified yet',
+    'say off',
   ],
+  ['models: {watch: true}', 'models.watch = true', 'not watched yet', 'restart'],
+  ['gateway: {auth: on}', 'gateway.auth = "on"', 'off'],
   ['gateway: {origins: ["https://a.example/"]}', 'gateway.origins[0]', 'did you mean https://a.example?'],
   ['redis: {password: p, embedded: {}}', 'redis = {"password":"***"', 'takes no credentials', 'redis.url'],
   ['redis: {url: "redis://a", embedded: {}}', 'names two servers', 'either'],
@@ -239,12 +234,10 @@ test('no secret is ever shown, in errors or by redact', () => {
   // A whole section of the wrong shape is quoted too.
   expect(failure(() => fromYaml('redis: [{password: geheim}]')).message).not.toContain('geheim');
   const secret = 'geheim-geheim-geheim-geheim-geheim';
+  const token = { SUBITO_GATEWAY_AUTH: `{jwt: {secret: ${secret}, issuer: i, audience: a}}` };
+  expect(failure(() => loadConfig({ env: token })).message).not.toContain('geheim');
   const config = loadConfig({
-    env: {
-      SUBITO_REDIS_PASSWORD: 'geheim',
-      SUBITO_REDIS_URL: 'redis://h',
-      SUBITO_GATEWAY_AUTH: `{jwt: {secret: ${secret}, issuer: i, audience: a}}`,
-    },
+    env: { SUBITO_REDIS_PASSWORD: 'geheim', SUBITO_REDIS_URL: 'redis://h' },
   });
   expect(JSON.stringify(config)).toContain('geheim');
   expect(JSON.stringify(redact(config))).not.toContain('geheim');

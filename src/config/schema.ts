@@ -104,7 +104,7 @@ const gateway = z.strictObject({
   auth: z
     .union([z.literal('off'), z.strictObject({ jwt: jwt })])
     .default('off')
-    .meta({ description: 'off, or {jwt: {...}}: read, but no token is verified yet' }),
+    .meta({ description: 'off; {jwt: {...}} is refused until tokens are verified' }),
   insecure: z.boolean().default(false).meta({
     description:
       'listen on an address that others can reach although auth is off (TLS and auth in front of it)',
@@ -143,7 +143,7 @@ export const configSchema = z.strictObject({
       watch: z
         .boolean()
         .default(false)
-        .meta({ description: 'load versions that appear while running: no effect yet' }),
+        .meta({ description: 'load versions that appear while running; true is refused until that is done' }),
     })
     .prefault({}),
   workers: z
