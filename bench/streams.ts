@@ -2,8 +2,8 @@
  * Filling the input stream and reading the predictions: the same for all contestants that work on streams.
  */
 import { encodeBulk, RedisReplyError } from '../src/load/resp.ts';
-import { seededRandom } from '../src/load/schedule.ts';
 import type { RedisWire } from '../src/load/wire.ts';
+import { seededRandom } from '../src/random.ts';
 import { ROW_FLOATS } from './peers/session.ts';
 
 const CHUNK = 1000;

@@ -1,6 +1,6 @@
 /**
- * The hub and the append window under random schedules. A failure prints its seed; set SEED to run only
- * that one.
+ * The hub and the append window under random schedules. A failure prints its seed; set SUBITO_TEST_SEED to
+ * run only that one.
  */
 import { unpack } from 'msgpackr';
 import { expect, test } from 'vitest';
@@ -13,23 +13,12 @@ import { Hub } from '../src/gateway/hub.ts';
 import type { PushReport } from '../src/observe/channels.ts';
 import { channels } from '../src/observe/channels.ts';
 import { prediction } from './gateway-support.ts';
+import { Random, seeds } from './support/random.ts';
 
-type Random = (below: number) => number;
-
-/** mulberry32: small, seeded, good enough to shuffle schedules. */
-function random(seed: number): Random {
-  let state = seed;
-  return (below) => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) % below;
-  };
-}
-
-function seeds(count: number): number[] {
-  const only = process.env['SEED'];
-  return only === undefined ? Array.from({ length: count }, (_, seed) => seed) : [Number(only)];
+/** Whole numbers below what is asked for. */
+function random(seed: number): (below: number) => number {
+  const numbers = new Random(seed);
+  return (below) => numbers.int(0, below - 1);
 }
 
 interface Sent {

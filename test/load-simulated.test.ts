@@ -3,7 +3,8 @@ import { describe, expect, test } from 'vitest';
 import { Account } from '../src/load/account.ts';
 import type { Reply } from '../src/load/resp.ts';
 import { encodeCommand, RespParser } from '../src/load/resp.ts';
-import { arrivals, OpenLoop, seededRandom } from '../src/load/schedule.ts';
+import { arrivals, OpenLoop } from '../src/load/schedule.ts';
+import { seededRandom } from '../src/random.ts';
 
 const account = (over: Partial<ConstructorParameters<typeof Account>[0]> = {}) =>
   new Account({ eventsMax: 100_000, warmupMs: 0, timeoutMs: 5000, outstandingMax: 100_000, ...over });

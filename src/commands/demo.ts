@@ -7,9 +7,9 @@ import { readTransitions } from '../demo/sampler.ts';
 import { StatusLine, statusLine, welcome } from '../demo/terminal.ts';
 import { type Engine, startEngine } from '../engine.ts';
 import { SubitoError } from '../errors.ts';
-import { seededRandom } from '../load/schedule.ts';
 import type { Stats } from '../observe/figures.ts';
 import { startLog } from '../observe/log.ts';
+import { seededRandom } from '../random.ts';
 import { stopSignal } from './signals.ts';
 
 const MODEL = 'next-track';

@@ -3,10 +3,11 @@
  * the score of the answers. Two thirds produce over Redis, one third over WebSocket. It is a guest of the
  * engine: it knows URLs and stream names, nothing inside.
  */
+import type { Random } from '../random.ts';
 import { Judge, type Score } from './judge.ts';
 import { type Guess, Listener, type ListenerView, type Question, type Step } from './listener.ts';
 import { RedisWay } from './redis-way.ts';
-import { popularTitles, type Random, type Transitions } from './sampler.ts';
+import { popularTitles, type Transitions } from './sampler.ts';
 import { SocketWay, type SocketWayOptions } from './socket-way.ts';
 import type { Way } from './way.ts';
 

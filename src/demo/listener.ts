@@ -10,8 +10,9 @@
  * A question holds the songs so far and set and place of the song to come, as a player knows them. So the
  * listener says when a set has ended; that is why the first song of a set is judged apart.
  */
+import type { Random } from '../random.ts';
 import { GUESSES, inPopularTen, type Judgment, type Place } from './judge.ts';
-import { type Random, type Show, sampleShow, type Transitions } from './sampler.ts';
+import { type Show, sampleShow, type Transitions } from './sampler.ts';
 
 export type Via = 'redis' | 'websocket';
 export type Guess = readonly [title: string, probability: number];

@@ -7,9 +7,7 @@
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import { SubitoError } from '../errors.ts';
-
-/** Uniform in [0, 1). */
-export type Random = () => number;
+import type { Random } from '../random.ts';
 
 const shares = z.array(z.tuple([z.string(), z.number().positive()])).min(1);
 const transitionsSchema = z.object({

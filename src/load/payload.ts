@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { Packr } from 'msgpackr';
 import { SubitoError } from '../errors.ts';
-import type { Random } from './schedule.ts';
+import type { Random } from '../random.ts';
 
 const packr = new Packr({ useRecords: false });
 

@@ -1,5 +1,6 @@
 /** One load run from options to report: the wiring. */
 
+import { seededRandom } from '../random.ts';
 import type { Interval } from './account.ts';
 import { Account } from './account.ts';
 import { drive, RunClock } from './drive.ts';
@@ -9,7 +10,7 @@ import { checkLoadOptions, eventsOf } from './options.ts';
 import { samples } from './payload.ts';
 import type { LoadReport } from './report.ts';
 import { makeReport } from './report.ts';
-import { arrivals, OpenLoop, seededRandom } from './schedule.ts';
+import { arrivals, OpenLoop } from './schedule.ts';
 import { StreamWay } from './stream.ts';
 import type { Settle, Way } from './way.ts';
 import { WebSocketWay } from './ws.ts';

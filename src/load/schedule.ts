@@ -2,20 +2,7 @@
  * The open loop: when each event is due is decided in advance, from the rate and a seed, and never from how
  * the server is doing. Pure: clock and randomness are arguments.
  */
-
-/** Uniform in [0, 1). */
-export type Random = () => number;
-
-/** Mulberry32: small, seeded and good enough for arrival times and payloads; not for secrets. */
-export function seededRandom(seed: number): Random {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 4_294_967_296;
-  };
-}
+import type { Random } from '../random.ts';
 
 export const ARRIVALS = ['poisson', 'uniform'] as const;
 export type ArrivalKind = (typeof ARRIVALS)[number];

@@ -1,20 +1,14 @@
+import { seededRandom } from '../../src/random.ts';
+
 /** Repeatable randomness for property tests: the same seed gives the same numbers. */
 export class Random {
   readonly seed: number;
-  #state: number;
+  /** From 0 (included) to 1 (excluded). */
+  readonly next: () => number;
 
   constructor(seed: number) {
     this.seed = seed;
-    this.#state = seed >>> 0;
-  }
-
-  /** From 0 (included) to 1 (excluded); mulberry32. */
-  next(): number {
-    this.#state = (this.#state + 0x6d2b79f5) >>> 0;
-    let t = this.#state;
-    t = Math.imul(t ^ (t >>> 15), t | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+    this.next = seededRandom(seed);
   }
 
   /** A whole number from `min` to `max`, both included. */
@@ -37,12 +31,15 @@ export class Random {
   }
 }
 
-/** Runs `check` for many seeds; a failure names its seed. SUBITO_TEST_SEED repeats one. */
-export function forSeeds(count: number, check: (random: Random) => void): void {
+/** 1 to `count`; SUBITO_TEST_SEED repeats one. */
+export function seeds(count: number): number[] {
   const only = process.env['SUBITO_TEST_SEED'];
-  const first = only === undefined ? 1 : Number(only);
-  const last = only === undefined ? count : first;
-  for (let seed = first; seed <= last; seed += 1) {
+  return only === undefined ? Array.from({ length: count }, (_, i) => i + 1) : [Number(only)];
+}
+
+/** Runs `check` for many seeds; a failure names its seed. */
+export function forSeeds(count: number, check: (random: Random) => void): void {
+  for (const seed of seeds(count)) {
     try {
       check(new Random(seed));
     } catch (error) {
