@@ -173,7 +173,10 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
   };
   const totals = parts.add(new Totals(), (t) => t.stop());
   const metrics = createMetrics({ totals, sources, now: nowMs });
-  const stats = parts.add(createStats({ totals, sources, now: nowMs }), (s) => s.stop());
+  const stats = parts.add(
+    createStats({ totals, sources, now: nowMs, targetMs: config.latency.targetMs }),
+    (s) => s.stop(),
+  );
   for (const [name, section] of Object.entries(options.sections ?? {})) stats.addSection(name, section);
   const tick = () => {
     followWallClock();
@@ -242,6 +245,11 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
   };
 }
 
+function packageVersion(): string {
+  const text = readFileSync(new URL('../package.json', import.meta.url), 'utf8');
+  return (JSON.parse(text) as { version: string }).version;
+}
+
 async function openRedis(
   { redis }: Config,
   parts: Parts,
@@ -256,6 +264,7 @@ function openGateway(config: Config, backend: Backend, { routes = {} }: EngineOp
   return startGateway({
     ...config.gateway,
     limits: config.limits,
+    version: packageVersion(),
     backend,
     staticDir: here('./console/'),
     mounts: { '/vendor/uplot/': dirname(fileURLToPath(import.meta.resolve('uplot'))) },

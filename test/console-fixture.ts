@@ -92,7 +92,7 @@ export function cannedStats(): Stats {
     tick = fn;
     return () => {};
   };
-  const feed = createStats({ totals, sources, now: () => nowMs, every });
+  const feed = createStats({ totals, sources, targetMs: 10, now: () => nowMs, every });
   feed.addSection('demo', () => ({
     listeners: 50,
     guesses: 4321,

@@ -217,6 +217,8 @@ test('what browsers get is plain JavaScript without imports', async () => {
   });
   try {
     const response = await fetch(`${gateway.url}/client.js`);
+    expect(response.headers.get('access-control-allow-origin')).toBe('*');
+    expect(response.headers.get('cross-origin-resource-policy')).toBe('cross-origin');
     expect(response.headers.get('content-type')).toBe('text/javascript; charset=utf-8');
     const source = await response.text();
     expect(source).not.toMatch(/^import /m);

@@ -21,7 +21,7 @@ function simulate(backlog: readonly StreamBacklog[] = []) {
     tick = fn;
     return () => {};
   };
-  const feed: StatsFeed = createStats({ totals, sources, now: () => nowMs, every });
+  const feed: StatsFeed = createStats({ totals, sources, targetMs: 25, now: () => nowMs, every });
   const advance = (ms: number) => {
     nowMs += ms;
     tick();
@@ -100,6 +100,7 @@ test('one second: rates, percentiles of the bucket edges, batch sizes, busy work
   expect(models[0]).toMatchObject({ eventsPerSecond: 100, batchRowsMean: 50, runUsPerRow: 4 });
   expect(stats.totals).toMatchObject({ in: 100, ok: 98, invalid: 2, pushed: 7 });
   expect(stats.uptimeMs).toBe(1000);
+  expect(stats.targetMs).toBe(25);
 });
 
 test('a second without events has rates of zero and no latency', () => {

@@ -17,7 +17,6 @@ import { LivePlot } from './plots.js';
 
 const POLL_MS = 1000;
 const POLL_MS_MAX = 4000;
-const TARGET_MS = 10;
 
 /** @type {readonly { span: Span, colour: string, means: string }[]} */
 const STAGES = [
@@ -49,7 +48,7 @@ const throughput = new LivePlot(byId('plot-throughput'), {
 const latencyBy = {
   percentile: {
     format: millis,
-    target: TARGET_MS,
+    target: () => stats?.targetMs,
     lines: [
       { name: 'p50', colour: '--muted' },
       { name: 'p90', colour: '--total' },
@@ -58,7 +57,7 @@ const latencyBy = {
   },
   stage: {
     format: millis,
-    target: TARGET_MS,
+    target: () => stats?.targetMs,
     lines: STAGES.filter(({ span }) => span !== 'total').map(({ span, colour }) => ({ name: span, colour })),
   },
 };
@@ -76,11 +75,11 @@ const backlog = new LivePlot(byId('plot-backlog'), {
 let stats = null;
 
 /** @param {Stats} now */
-function showTiles({ series, latency, workers, connections }) {
+function showTiles({ series, latency, workers, connections, targetMs }) {
   text('tile-in', count(series.in.at(-1)));
   text('tile-ok', count(series.ok.at(-1)));
   text('tile-p99', millis(latency.total?.p99));
-  byId('tile-p99').toggleAttribute('data-late', (latency.total?.p99 ?? 0) > TARGET_MS);
+  byId('tile-p99').toggleAttribute('data-late', (latency.total?.p99 ?? 0) > targetMs);
   text('tile-unread', count(series.unread.at(-1)));
   text('tile-busy', percent(series.busy.at(-1)));
   text('tile-workers', `of the time, ${workers} ${workers === 1 ? 'worker' : 'workers'}`);

@@ -12,7 +12,7 @@ import uPlot from '/vendor/uplot/uPlot.esm.js';
  * @typedef {object} PlotOptions
  * @property {readonly Line[]} lines
  * @property {(value: number | null) => string} format
- * @property {number} [target] a dashed line at this value
+ * @property {() => number | undefined} [target] a dashed line at this value
  */
 
 const HEIGHT = 220;
@@ -67,8 +67,8 @@ function uplotOptions({ lines, format, target }, width) {
   };
   const drawTarget = (/** @type {import('uplot')} */ plot) => {
     const { ctx, bbox } = plot;
-    const y = plot.valToPos(target ?? 0, 'y', true);
-    if (target === undefined || y < bbox.top) return;
+    const y = plot.valToPos(target?.() ?? 0, 'y', true);
+    if (target?.() === undefined || y < bbox.top) return;
     ctx.save();
     ctx.strokeStyle = colour('--muted');
     ctx.setLineDash([6, 6]);
@@ -85,7 +85,7 @@ function uplotOptions({ lines, format, target }, width) {
     scales: {
       x: { time: false, range: [-SECONDS + 1, 0] },
       // From zero, and with the target in sight: how far below it a line runs is the point.
-      y: { range: (_plot, _min, max) => [0, Math.max((max ?? 0) * 1.12, (target ?? 0) * 1.15) || 1] },
+      y: { range: (_plot, _min, max) => [0, Math.max((max ?? 0) * 1.12, (target?.() ?? 0) * 1.15) || 1] },
     },
     axes: [
       { ...axis, grid: { show: false }, values: (_plot, splits) => splits.map(ago), space: 60, size: 30 },

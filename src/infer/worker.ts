@@ -2,6 +2,7 @@
  * The worker thread's entry point: loads every model, then serves the pool's tasks by the functions it
  * exports.
  */
+import { dirname } from 'node:path';
 import { workerData } from 'node:worker_threads';
 import { loadModel } from './load.ts';
 import type { Model } from './model.ts';
@@ -31,8 +32,13 @@ for (const spec of specs) {
   } catch (error) {
     // A broken model never stops the others.
     const message = error instanceof Error ? error.message : String(error);
-    problems.push({ model: `${spec.name}@${spec.version}`, message: `${spec.dir}/${message}` });
+    problems.push({ model: `${spec.name}@${spec.version}`, message: `${placeOf(spec, message)}/${message}` });
   }
+}
+
+/** A message begins with the file that it is about. */
+function placeOf(spec: (typeof specs)[number], message: string): string {
+  return message.startsWith('model.onnx') ? dirname(spec.onnxPath) : spec.dir;
 }
 
 /** Answers once all `threads` workers are here; waiting keeps this one from taking another's task. */

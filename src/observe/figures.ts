@@ -63,6 +63,8 @@ export interface Stats {
   /** Unix milliseconds. */
   readonly now: number;
   readonly uptimeMs: number;
+  /** What the 99th percentile of latency.total should stay below. */
+  readonly targetMs: number;
   readonly state: EngineState;
   readonly reasons: readonly string[];
   readonly workers: number;

@@ -27,6 +27,7 @@ const PERCENTS = [50, 90, 99, 100] as const;
 export interface StatsOptions {
   readonly totals: Totals;
   readonly sources: Sources;
+  readonly targetMs: number;
   /** Unix milliseconds. */
   readonly now: () => number;
   /**
@@ -194,6 +195,7 @@ class Feed {
     return {
       now: nowMs,
       uptimeMs: nowMs - this.#startMs,
+      targetMs: this.#options.targetMs,
       ...sources.state(),
       workers: sources.workers(),
       connections: sources.connections(),

@@ -54,7 +54,7 @@ const STATUS_TEXT: Readonly<Record<number, string>> = {
 
 export type Headers = Readonly<Record<string, string>>;
 
-/** On every answer: nothing here is to be sniffed, framed or told to other sites. */
+/** On every answer that does not say otherwise: nothing is to be sniffed, framed or told to other sites. */
 const SECURITY_HEADERS: Headers = {
   'x-content-type-options': 'nosniff',
   'x-frame-options': 'DENY',
@@ -90,8 +90,8 @@ export class Exchange {
     this.#state = 'answered';
     this.#res.cork(() => {
       this.#res.writeStatus(`${status} ${STATUS_TEXT[status] ?? 'Unknown'}`);
-      for (const [name, value] of Object.entries(SECURITY_HEADERS)) this.#res.writeHeader(name, value);
-      for (const [name, value] of Object.entries(headers)) this.#res.writeHeader(name, value);
+      const all = { ...SECURITY_HEADERS, ...headers };
+      for (const [name, value] of Object.entries(all)) this.#res.writeHeader(name, value);
       if (this.#bodyless) this.#res.endWithoutBody(Buffer.byteLength(body), close);
       else if (status === 304) this.#res.endWithoutBody(undefined, close);
       else this.#res.end(body, close);

@@ -95,6 +95,8 @@ function strip(source: string): string {
   }
 }
 
+const ANY_SITE = { 'access-control-allow-origin': '*', 'cross-origin-resource-policy': 'cross-origin' };
+
 /** False when there is no such file. */
 export function serveStatic(
   files: ReadonlyMap<string, StaticFile>,
@@ -103,7 +105,13 @@ export function serveStatic(
 ): boolean {
   const file = files.get(head.path);
   if (file === undefined) return false;
-  const headers = { ...PAGE_HEADERS, etag: file.etag, 'content-type': file.mime };
+  const headers = {
+    ...PAGE_HEADERS,
+    // The client library is for pages of any site; which of them may connect is another matter (gateway.origins).
+    ...(head.path === '/client.js' ? ANY_SITE : {}),
+    etag: file.etag,
+    'content-type': file.mime,
+  };
   if (head.ifNoneMatch === file.etag) exchange.reply(304, headers, '');
   else exchange.reply(200, headers, file.body);
   return true;
