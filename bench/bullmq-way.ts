@@ -3,10 +3,10 @@
  * stream.
  */
 import { Queue } from 'bullmq';
-import { StreamTail } from '../src/load/tail.ts';
 import type { Settle, Way } from '../src/load/way.ts';
 import { eventId, eventNumber } from '../src/load/way.ts';
-import { RedisWire } from '../src/load/wire.ts';
+import type { StreamTail } from '../src/redis/stream-tail.ts';
+import { RedisWire } from '../src/redis/wire.ts';
 import { payloads } from './streams.ts';
 
 export const QUEUE = 'bench';
@@ -56,19 +56,13 @@ export class BullWay implements Way {
   async open(): Promise<void> {
     this.#queue = openQueue(this.#redisUrl);
     await this.#queue.waitUntilReady();
-    this.#tail = new StreamTail({
-      url: this.#redisUrl,
-      stream: EVENTS,
-      fields: ['event', 'jobId'],
-      onEntry: (_id, text) => {
-        const event = text(0);
-        if (event !== 'completed' && event !== 'failed') return;
-        const seq = eventNumber(this.#run, text(1));
-        if (seq !== -1) this.#settle(seq, event === 'completed' ? '' : 'failed');
-      },
-    });
     this.#wire = await RedisWire.connect(this.#redisUrl);
-    await this.#tail.open(this.#wire);
+    this.#tail = await this.#wire.tail(EVENTS, ['event', 'jobId'], (entry) => {
+      const event = entry.text(0);
+      if (event !== 'completed' && event !== 'failed') return;
+      const seq = eventNumber(this.#run, entry.text(1));
+      if (seq !== -1) this.#settle(seq, event === 'completed' ? '' : 'failed');
+    });
   }
 
   send(seq: number): void {

@@ -7,8 +7,8 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { RedisWire } from '../src/load/wire.ts';
 import { freePort } from '../src/redis/embedded.ts';
+import { RedisWire } from '../src/redis/wire.ts';
 
 export const MODEL_PATH = new URL('./models/mlp/1/model.onnx', import.meta.url).pathname;
 const READY_MS_MAX = 30_000;

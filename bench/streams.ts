@@ -1,9 +1,10 @@
 /**
  * Filling the input stream and reading the predictions: the same for all contestants that work on streams.
  */
-import { encodeBulk, RedisReplyError } from '../src/load/resp.ts';
-import type { RedisWire } from '../src/load/wire.ts';
 import { seededRandom } from '../src/random.ts';
+import { RedisReplyError } from '../src/redis/reply.ts';
+import { encodeBulk } from '../src/redis/resp.ts';
+import type { RedisWire } from '../src/redis/wire.ts';
 import { ROW_FLOATS } from './peers/session.ts';
 
 const CHUNK = 1000;

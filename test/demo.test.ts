@@ -9,9 +9,9 @@ import { popularTitles, readTransitions, sampleShow, type Transitions } from '..
 import { StatusLine, statusLine, welcome } from '../src/demo/terminal.ts';
 import { trimSettled } from '../src/demo/trim.ts';
 import { guessesOf } from '../src/demo/way.ts';
-import { RedisWire } from '../src/load/wire.ts';
 import type { Stats } from '../src/observe/figures.ts';
 import { seededRandom } from '../src/random.ts';
+import { RedisWire } from '../src/redis/wire.ts';
 import { startRedis } from './support/redis.ts';
 
 /** Two sets; A opens, then B or C, then the set may end. */

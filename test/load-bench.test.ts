@@ -2,7 +2,7 @@
 import { afterAll, expect, test } from 'vitest';
 import { middle } from '../bench/report.ts';
 import { added, field, fillStream, lastAddedMs, verifyOnce } from '../bench/streams.ts';
-import { RedisWire } from '../src/load/wire.ts';
+import { RedisWire } from '../src/redis/wire.ts';
 import { startRedis } from './support/redis.ts';
 
 const redis = await startRedis();

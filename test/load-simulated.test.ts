@@ -1,8 +1,6 @@
 // The open loop and its accounting on a simulated clock.
 import { describe, expect, test } from 'vitest';
 import { Account } from '../src/load/account.ts';
-import type { Reply } from '../src/load/resp.ts';
-import { encodeCommand, RespParser } from '../src/load/resp.ts';
 import { arrivals, OpenLoop } from '../src/load/schedule.ts';
 import { seededRandom } from '../src/random.ts';
 
@@ -171,30 +169,4 @@ describe('accounting', () => {
     books.settle(-1, 1, '');
     expect(books).toMatchObject({ strangers: 2, outstanding: 0 });
   });
-});
-
-test('replies are parsed alike however they are cut', () => {
-  const bytes = Buffer.from(
-    '+OK\r\n:-12\r\n$-1\r\n*-1\r\n$4\r\na\r\nb\r\n*2\r\n$0\r\n\r\n*2\r\n:7\r\n+x\r\n-ERR no\r\n',
-  );
-  const whole = [
-    'OK',
-    -12,
-    null,
-    null,
-    'a\r\nb',
-    ['', [7, 'x']],
-    expect.objectContaining({ message: 'ERR no' }),
-  ];
-  for (let size = 1; size <= bytes.length; size++) {
-    const parser = new RespParser();
-    const replies: Reply[] = [];
-    for (let at = 0; at < bytes.length; at += size) {
-      parser.push(bytes.subarray(at, at + size), (reply) => replies.push(reply));
-    }
-    expect(replies, `pieces of ${size}`).toEqual(whole);
-  }
-  expect(encodeCommand(['SET', 'é', Buffer.from([0])]).toString('latin1')).toBe(
-    '*3\r\n$3\r\nSET\r\n$2\r\n\xc3\xa9\r\n$1\r\n\x00\r\n',
-  );
 });

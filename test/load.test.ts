@@ -12,7 +12,7 @@ import type { LoadOptions } from '../src/load/options.ts';
 import { loadDefaults } from '../src/load/options.ts';
 import { formatReport } from '../src/load/report.ts';
 import { runLoad } from '../src/load/run.ts';
-import { RedisWire } from '../src/load/wire.ts';
+import { RedisWire } from '../src/redis/wire.ts';
 import { startRedis } from './support/redis.ts';
 
 const packr = new Packr({ useRecords: false });

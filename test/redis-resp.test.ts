@@ -1,5 +1,6 @@
-// Commands as bytes, and replies of one line.
+// Commands as bytes, replies of one line, and replies of any form.
 import { expect, test } from 'vitest';
+import { type Reply, ReplyReader } from '../src/redis/reply.ts';
 import { CommandWriter, copyBytes, encodeCommand, readLineReply } from '../src/redis/resp.ts';
 import { forSeeds, type Random } from './support/random.ts';
 
@@ -132,5 +133,39 @@ test('bytes that start no one-line reply throw', () => {
   for (const text of ['*2\r\n', 'HTTP/1.1 400\r\n', '\r\n', '$abc\r\n', '$1x\r\n']) {
     const bytes = Buffer.from(text);
     expect(() => readLineReply(bytes, 0, bytes.length), text).toThrow();
+  }
+});
+
+test('a command takes text, numbers and bytes', () => {
+  expect(encodeCommand(['SET', 'é', Buffer.from([0]), 7]).toString('latin1')).toBe(
+    '*4\r\n$3\r\nSET\r\n$2\r\n\xc3\xa9\r\n$1\r\n\x00\r\n$1\r\n7\r\n',
+  );
+});
+
+test('replies are parsed alike however they are cut', () => {
+  const bytes = Buffer.from(
+    '+OK\r\n:-12\r\n$-1\r\n*-1\r\n$4\r\na\r\nb\r\n*2\r\n$0\r\n\r\n*2\r\n:7\r\n+x\r\n-ERR no\r\n',
+  );
+  const whole = [
+    'OK',
+    -12,
+    null,
+    null,
+    'a\r\nb',
+    ['', [7, 'x']],
+    expect.objectContaining({ message: 'ERR no' }),
+  ];
+  for (let size = 1; size <= bytes.length; size++) {
+    const reader = new ReplyReader();
+    const replies: Reply[] = [];
+    let start = 0;
+    for (let end = size; start < bytes.length; end = Math.min(end + size, bytes.length)) {
+      for (let reply = reader.read(bytes, start, end); reply !== undefined && start < end; ) {
+        replies.push(reply);
+        start = reader.next;
+        reply = reader.read(bytes, start, end);
+      }
+    }
+    expect(replies, `pieces of ${size}`).toEqual(whole);
   }
 });

@@ -2,9 +2,10 @@
  * Listeners whose plays come from a backend: XADD to the events stream, pipelined on a connection of their
  * own. The predictions and dead letters of all of them are followed with XREAD, as any consumer would.
  */
-import { encodeCommand, RedisReplyError, type Reply } from '../load/resp.ts';
-import { StreamTail } from '../load/tail.ts';
-import { RedisWire } from '../load/wire.ts';
+import { RedisReplyError, type Reply } from '../redis/reply.ts';
+import { encodeCommand } from '../redis/resp.ts';
+import type { StreamTail } from '../redis/stream-tail.ts';
+import { RedisWire } from '../redis/wire.ts';
 import type { Question } from './listener.ts';
 import { trimSettled } from './trim.ts';
 import { guessesOf, packr, RETRY_MS, type Settle, type Way } from './way.ts';
@@ -24,7 +25,7 @@ const TRIM_EVERY_MS = 30_000;
 
 export class RedisWay implements Way {
   readonly #options: RedisWayOptions;
-  readonly #tails: readonly StreamTail[];
+  readonly #tails: StreamTail[] = [];
   #wire: RedisWire | null = null;
   #commands: Buffer[] = [];
   #events: string[] = [];
@@ -34,28 +35,21 @@ export class RedisWay implements Way {
 
   constructor(options: RedisWayOptions) {
     this.#options = options;
-    const { url, predictions, deadletters, settle } = options;
-    // Entries of other producers come by too; their events are known to nobody here.
-    this.#tails = [
-      new StreamTail({
-        url,
-        stream: predictions,
-        fields: ['event', 'outputs'],
-        onEntry: (_id, text) => settle(text(0) ?? '', guessesOf(parseJson(text(1)))),
-      }),
-      new StreamTail({
-        url,
-        stream: deadletters,
-        fields: ['event', 'reason', 'detail'],
-        onEntry: (_id, text) => settle(text(0) ?? '', `${text(1)} ${text(2) ?? ''}`.trim()),
-      }),
-    ];
   }
 
   async open(): Promise<void> {
     const wire = await this.#connect();
-    // From here on they find back by themselves, and miss nothing.
-    await Promise.all(this.#tails.map((tail) => tail.open(wire)));
+    const { predictions, deadletters, settle } = this.#options;
+    // From here on they find back by themselves, and miss nothing. Entries of other producers come by too;
+    // their events are known to nobody here.
+    this.#tails.push(
+      await wire.tail(predictions, ['event', 'outputs'], (entry) =>
+        settle(entry.text(0) ?? '', guessesOf(parseJson(entry.text(1)))),
+      ),
+      await wire.tail(deadletters, ['event', 'reason', 'detail'], (entry) =>
+        settle(entry.text(0) ?? '', `${entry.text(1)} ${entry.text(2) ?? ''}`.trim()),
+      ),
+    );
     this.#trim = setInterval(() => this.#trimEvents(), TRIM_EVERY_MS);
   }
 

@@ -3,7 +3,7 @@
  * never an unread or pending entry: the floor is the oldest pending one, else the last delivered, the lowest
  * of all groups.
  */
-import type { Reply } from '../load/resp.ts';
+import type { Reply } from '../redis/reply.ts';
 
 export type Call = (args: readonly string[]) => Promise<Reply>;
 

@@ -2,15 +2,15 @@
  * `--via stream`: XADD through one raw pipelined connection. The answers are seen by tailing the predictions
  * stream, or as pushed frames; dead letters are always followed, since they settle an event too.
  */
+import { RedisReplyError, type Reply } from '../redis/reply.ts';
+import { encodeBulk } from '../redis/resp.ts';
+import type { StreamTail } from '../redis/stream-tail.ts';
+import { RedisWire } from '../redis/wire.ts';
 import type { LoadOptions } from './options.ts';
 import type { Sample } from './payload.ts';
 import { PushObserver } from './push.ts';
-import type { Reply } from './resp.ts';
-import { encodeBulk, RedisReplyError } from './resp.ts';
-import { StreamTail, type TailOptions } from './tail.ts';
 import type { Settle, Way } from './way.ts';
 import { eventId, eventNumber, keyOf } from './way.ts';
-import { RedisWire } from './wire.ts';
 
 /** After the last answer, how long duplicates are waited for. */
 const LINGER_MS = 300;
@@ -67,17 +67,21 @@ export class StreamWay implements Way {
 
   async open(): Promise<void> {
     const { redisUrl, predictions, deadletters, observe } = this.#options;
-    this.#wire = await RedisWire.connect(redisUrl);
-    this.#wire.onLost = this.#fail;
-    this.#follow(deadletters, ['event', 'reason', 'detail'], (_id, text) =>
-      this.#deadLetter(text(0), text(1), text(2)),
+    const wire = await RedisWire.connect(redisUrl);
+    this.#wire = wire;
+    wire.onLost = this.#fail;
+    this.#tails.push(
+      await wire.tail(deadletters, ['event', 'reason', 'detail'], (entry) =>
+        this.#deadLetter(entry.text(0), entry.text(1), entry.text(2)),
+      ),
     );
     if (observe === 'tail') {
-      this.#follow(predictions, ['event', 'source', 'status'], (id, text) =>
-        this.#predicted(id, text(0), text(1), text(2)),
+      this.#tails.push(
+        await wire.tail(predictions, ['event', 'source', 'status'], (entry) =>
+          this.#predicted(entry.id, entry.text(0), entry.text(1), entry.text(2)),
+        ),
       );
     }
-    for (const tail of this.#tails) await tail.open(this.#wire);
     if (observe === 'push') {
       this.#push = new PushObserver(
         this.#options,
@@ -124,10 +128,6 @@ export class StreamWay implements Way {
     } else if (this.#push !== null) {
       this.#entryMs.set(seq, idMs(reply as string));
     }
-  }
-
-  #follow(stream: string, fields: string[], onEntry: TailOptions['onEntry']): void {
-    this.#tails.push(new StreamTail({ url: this.#options.redisUrl, stream, fields, onEntry }));
   }
 
   #predicted(

@@ -6,13 +6,26 @@ const CR = 13;
 const LF = 10;
 
 /** Commands are small and few where this is used: connection set-up, reads. */
-export function encodeCommand(args: readonly (string | number)[]): Buffer {
+export function encodeCommand(args: readonly (string | number | Buffer)[]): Buffer {
+  const parts: Buffer[] = [];
   let text = `*${args.length}\r\n`;
   for (const arg of args) {
-    const value = String(arg);
-    text += `$${Buffer.byteLength(value)}\r\n${value}\r\n`;
+    if (typeof arg === 'object') {
+      parts.push(Buffer.from(`${text}$${arg.length}\r\n`), arg);
+      text = '\r\n';
+    } else {
+      const value = String(arg);
+      text += `$${Buffer.byteLength(value)}\r\n${value}\r\n`;
+    }
   }
-  return Buffer.from(text);
+  const rest = Buffer.from(text);
+  return parts.length === 0 ? rest : Buffer.concat([...parts, rest]);
+}
+
+/** One argument, for those who put commands together from prepared parts. */
+export function encodeBulk(arg: string | Buffer): Buffer {
+  const bytes = typeof arg === 'string' ? Buffer.from(arg) : arg;
+  return Buffer.concat([Buffer.from(`$${bytes.length}\r\n`), bytes, Buffer.from('\r\n')]);
 }
 
 /** `$0\r\n` to `$1023\r\n`, ready to copy: formatting a number costs more than the row it announces. */

@@ -1,5 +1,5 @@
 /**
- * A connection of its own for one hot loop: reader, committer or tail. It hands over received bytes where
+ * A connection of its own for one job: reader, committer, tail or wire. It hands over received bytes where
  * they lie and leaves their meaning to the owner; the control client (ioredis) is kept for everything that is
  * not hot.
  *
@@ -246,10 +246,11 @@ export class RedisSocket {
     // Its late 'error' must not become an uncaught exception.
     socket?.on('error', () => {});
     socket?.destroy();
-    this.#options.onClose(reason);
     const random = this.#options.random ?? Math.random;
     const ceiling = Math.min(BACKOFF_MS_MAX, BACKOFF_MS_MIN * 2 ** this.#attempts);
     this.#attempts += 1;
     this.#timer = setTimeout(() => this.#connect(), ceiling * (0.5 + random() / 2));
+    // Last, because the owner may close for good.
+    this.#options.onClose(reason);
   }
 }

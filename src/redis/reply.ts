@@ -1,38 +1,38 @@
 /**
- * A small incremental RESP2 parser: plain values, bulk strings as latin1 text (ids, numbers and codes are
- * ASCII).
+ * Reads any RESP2 reply as values; bulk strings as latin1 text (ids, numbers and codes are ASCII). For
+ * connections that are not hot: stream-reply.ts reads events, and resp.ts reads replies of one line.
  */
 
+/** An error reply. As an element of an array it is a value like any other. */
 export class RedisReplyError extends Error {}
 
 export type Reply = string | number | null | RedisReplyError | Reply[];
 
 const CR = 13;
 
-export class RespParser {
-  #rest: Buffer | null = null;
+export class ReplyReader {
   #bytes: Buffer = Buffer.alloc(0);
   #at = 0;
+  #end = 0;
 
-  /** Calls `emit` for every complete reply; keeps the beginning of an incomplete one for the next chunk. */
-  push(chunk: Buffer, emit: (reply: Reply) => void): void {
-    this.#bytes = this.#rest === null ? chunk : Buffer.concat([this.#rest, chunk]);
-    this.#at = 0;
-    let whole = 0;
-    while (whole < this.#bytes.length) {
-      const reply = this.#parse();
-      if (reply === undefined) break;
-      whole = this.#at;
-      emit(reply);
-    }
-    this.#rest = whole < this.#bytes.length ? this.#bytes.subarray(whole) : null;
+  /** Where the next reply starts, after one was read. */
+  get next(): number {
+    return this.#at;
   }
 
-  #parse(): Reply | undefined {
+  /** The reply at `start`; undefined while it is not complete before `end`. Throws on bytes that are none. */
+  read(bytes: Buffer, start: number, end: number): Reply | undefined {
+    this.#bytes = bytes;
+    this.#at = start;
+    this.#end = end;
+    return this.#reply();
+  }
+
+  #reply(): Reply | undefined {
     const type = this.#bytes[this.#at];
     const end = this.#bytes.indexOf(CR, this.#at);
     // The LF after the CR must be there too.
-    if (end === -1 || end + 1 >= this.#bytes.length) return undefined;
+    if (end === -1 || end + 2 > this.#end) return undefined;
     const start = this.#at + 1;
     this.#at = end + 2;
     if (type === 0x24 /* $ */) return this.#bulk(this.#integer(start, end));
@@ -54,7 +54,7 @@ export class RespParser {
   #bulk(length: number): Reply | undefined {
     if (length < 0) return null;
     const end = this.#at + length;
-    if (end + 2 > this.#bytes.length) return undefined;
+    if (end + 2 > this.#end) return undefined;
     const text = this.#bytes.toString('latin1', this.#at, end);
     this.#at = end + 2;
     return text;
@@ -64,22 +64,10 @@ export class RespParser {
     if (length < 0) return null;
     const items: Reply[] = [];
     for (let i = 0; i < length; i++) {
-      const item = this.#parse();
+      const item = this.#reply();
       if (item === undefined) return undefined;
       items.push(item);
     }
     return items;
   }
-}
-
-/** One command as RESP. */
-export function encodeCommand(args: readonly (string | Buffer)[]): Buffer {
-  const parts: Buffer[] = [Buffer.from(`*${args.length}\r\n`)];
-  for (const arg of args) parts.push(encodeBulk(arg));
-  return Buffer.concat(parts);
-}
-
-export function encodeBulk(arg: string | Buffer): Buffer {
-  const bytes = typeof arg === 'string' ? Buffer.from(arg) : arg;
-  return Buffer.concat([Buffer.from(`$${bytes.length}\r\n`), bytes, Buffer.from('\r\n')]);
 }
