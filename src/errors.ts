@@ -122,6 +122,10 @@ export class SubitoError extends Error {
 /** Gives any thrown value a code: a SubitoError stays what it is, all else is INTERNAL. */
 export function toSubitoError(thrown: unknown): SubitoError {
   if (thrown instanceof SubitoError) return thrown;
-  const message = thrown instanceof Error ? thrown.message : String(thrown);
-  return new SubitoError('INTERNAL', message, { cause: thrown });
+  return new SubitoError('INTERNAL', messageOf(thrown), { cause: thrown });
+}
+
+/** What any thrown value says. */
+export function messageOf(thrown: unknown): string {
+  return thrown instanceof Error ? thrown.message : String(thrown);
 }

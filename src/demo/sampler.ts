@@ -6,7 +6,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
-import { SubitoError } from '../errors.ts';
+import { messageOf, SubitoError } from '../errors.ts';
 import type { Random } from '../random.ts';
 
 const shares = z.array(z.tuple([z.string(), z.number().positive()])).min(1);
@@ -43,7 +43,7 @@ export function readTransitions(path: string): Transitions {
     if (result.success && missing === '') return result.data;
     problem = missing;
   } catch (error) {
-    problem = error instanceof Error ? error.message : String(error);
+    problem = messageOf(error);
   }
   const fix = 'take the file from the repository again; it is made together with the model';
   throw new SubitoError('MODEL_INVALID', `${path}: ${problem.replaceAll('\n', ' ')}`, { fix });

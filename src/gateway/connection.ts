@@ -6,6 +6,7 @@
  * - `end` calls the close handler before it returns.
  */
 import type { WebSocket } from 'uWebSockets.js';
+import { messageOf } from '../errors.ts';
 import type { Limits } from '../limits.ts';
 import { channels } from '../observe/channels.ts';
 import type { Answer, DirectEvent } from '../schedule/direct.ts';
@@ -216,8 +217,7 @@ const FAILED: Answer = {
 };
 
 function notice(code: string, error: unknown): void {
-  const message = error instanceof Error ? error.message : String(error);
-  channels.notice.publish({ level: 'error', code, message });
+  channels.notice.publish({ level: 'error', code, message: messageOf(error) });
 }
 
 /**

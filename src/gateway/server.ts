@@ -9,7 +9,7 @@ import * as uws from 'uWebSockets.js';
 import { randomBytes } from 'node:crypto';
 import { createServer } from 'node:net';
 import { fileURLToPath } from 'node:url';
-import { SubitoError } from '../errors.ts';
+import { messageOf, SubitoError } from '../errors.ts';
 import type { Limits } from '../limits.ts';
 import { channels } from '../observe/channels.ts';
 import type { Prediction } from '../publish/prediction.ts';
@@ -140,7 +140,7 @@ class Listener {
     try {
       this.hub.offer(prediction);
     } catch (error) {
-      const message = `${prediction.sid}: ${error instanceof Error ? error.message : String(error)}`;
+      const message = `${prediction.sid}: ${messageOf(error)}`;
       channels.notice.publish({ level: 'error', code: 'GATEWAY_PREDICTION_MALFORMED', message });
     }
   }
@@ -228,11 +228,10 @@ class Listener {
     try {
       route(this.#router, head, exchange);
     } catch (error) {
-      const message = error instanceof Error ? error.message : String(error);
       channels.notice.publish({
         level: 'error',
         code: 'GATEWAY_ROUTE_FAILED',
-        message: `${head.path}: ${message}`,
+        message: `${head.path}: ${messageOf(error)}`,
       });
       exchange.error(500, 'internal', 'the request could not be answered');
     }

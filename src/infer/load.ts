@@ -3,6 +3,7 @@
  */
 import { pathToFileURL } from 'node:url';
 import { type InferenceSession, Tensor } from 'onnxruntime-node';
+import { messageOf } from '../errors.ts';
 import { FORM, ROW, ROW_COLUMNS, type TensorSpec } from '../schedule/slab.ts';
 import { FieldDecoder } from './decode.ts';
 import { OutputEncoder } from './encode.ts';
@@ -89,7 +90,7 @@ async function loadHandler(
     const codec = handler.create({ dir: spec.dir, labels });
     return { codec, fields: handler.fields, predicts: handler.predicts };
   } catch (error) {
-    throw new Error(`${file}: ${error instanceof Error ? error.message : error}`);
+    throw new Error(`${file}: ${messageOf(error)}`);
   }
 }
 
@@ -116,7 +117,7 @@ function sampleRow(
       decoder.decode(first.data, slab.inputs, 0);
     }
   } catch (error) {
-    throw new Error(`golden.json: cases[0]: ${error instanceof Error ? error.message : error}`);
+    throw new Error(`golden.json: cases[0]: ${messageOf(error)}`);
   }
   return [...slab.inputs];
 }

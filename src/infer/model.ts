@@ -5,6 +5,7 @@
  * its neighbours go on.
  */
 import { threadId } from 'node:worker_threads';
+import { messageOf } from '../errors.ts';
 import { FORM, RESULT, ROW, ROW_COLUMNS, type SlabLayout, slabLayout } from '../schedule/slab.ts';
 import { OutArena } from './arena.ts';
 import { type FieldDecoder, parseData } from './decode.ts';
@@ -201,10 +202,6 @@ export class Model {
 /** The layout that the main thread computes too. */
 export function layoutOf(shape: SessionShape, rowsMax: number, arenaBytes: number): SlabLayout {
   return slabLayout(shape.inputs, shape.outputs, rowsMax, arenaBytes);
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }
 
 /** At most DETAIL_BYTES_MAX bytes of UTF-8, cut between characters. */

@@ -4,7 +4,7 @@
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { Piscina } from 'piscina';
-import { SubitoError } from '../errors.ts';
+import { messageOf, SubitoError } from '../errors.ts';
 import { limitsDefault } from '../limits.ts';
 import { channels, type NoticeReport } from '../observe/channels.ts';
 import { ROW, ROW_COLUMNS } from '../schedule/slab.ts';
@@ -83,7 +83,7 @@ export class Pool {
     try {
       return await this.#piscina.run(task, { name: 'infer', signal: stop.signal });
     } catch (error) {
-      if (!stop.signal.aborted) throw new SubitoError('WORKER_DIED', textOf(error), { cause: error });
+      if (!stop.signal.aborted) throw new SubitoError('WORKER_DIED', messageOf(error), { cause: error });
       // Until its thread is gone, it may still write to the slab: given away sooner, that is a wrong
       // prediction.
       await gone;
@@ -167,10 +167,6 @@ async function endWorkers(piscina: Piscina, cells: NativeCells): Promise<void> {
   await piscina.destroy();
 }
 
-function textOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}
-
 function notice(level: NoticeReport['level'], code: string, message: string): void {
   channels.notice.publish({ level, code, message } satisfies NoticeReport);
 }
@@ -198,7 +194,7 @@ export async function startPool(given: PoolOptions): Promise<Pool> {
     recordTiming: false,
   });
   // An error outside any task ends its worker; piscina starts another.
-  piscina.on('error', (error) => notice('error', 'WORKER_DIED', textOf(error)));
+  piscina.on('error', (error) => notice('error', 'WORKER_DIED', messageOf(error)));
 
   const arrived = new Int32Array(new SharedArrayBuffer(4));
   const task: DescribeTask = { arrived, threads };
@@ -213,7 +209,7 @@ export async function startPool(given: PoolOptions): Promise<Pool> {
   } catch (error) {
     await endWorkers(piscina, cells);
     const what = `${Atomics.load(arrived, 0)} of ${threads} workers were warm after at most ${loadMsMax} ms`;
-    throw new SubitoError('WORKERS_NOT_STARTED', `${what}: ${textOf(error)}`, { cause: error });
+    throw new SubitoError('WORKERS_NOT_STARTED', `${what}: ${messageOf(error)}`, { cause: error });
   } finally {
     clearTimeout(late);
   }

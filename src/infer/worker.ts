@@ -4,6 +4,7 @@
  */
 import { dirname } from 'node:path';
 import { workerData } from 'node:worker_threads';
+import { messageOf } from '../errors.ts';
 import { loadModel } from './load.ts';
 import type { Model } from './model.ts';
 import { useNativeCells } from './native.ts';
@@ -31,7 +32,7 @@ for (const spec of specs) {
     notices.push(...more);
   } catch (error) {
     // A broken model never stops the others.
-    const message = error instanceof Error ? error.message : String(error);
+    const message = messageOf(error);
     problems.push({ model: `${spec.name}@${spec.version}`, message: `${placeOf(spec, message)}/${message}` });
   }
 }

@@ -4,7 +4,7 @@
  * it.
  */
 import { Redis } from 'ioredis';
-import { SubitoError } from '../errors.ts';
+import { messageOf, SubitoError } from '../errors.ts';
 import { channels } from '../observe/channels.ts';
 import type { StreamBacklog } from '../observe/sources.ts';
 import type { RedisEndpoint } from './endpoint.ts';
@@ -64,7 +64,7 @@ export async function connectControl({ endpoint, commandMsMax }: ControlOptions)
   } catch (cause) {
     redis.disconnect();
     if (cause instanceof SubitoError) throw cause;
-    const text = reason || (cause instanceof Error ? cause.message : String(cause));
+    const text = reason || messageOf(cause);
     throw new SubitoError('REDIS_UNREACHABLE', `cannot use Redis at ${path ?? `${host}:${port}`}: ${text}`, {
       cause,
     });

@@ -11,6 +11,7 @@
 import { AssertionError } from 'node:assert';
 import { connect as connectTcp, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
+import { messageOf } from '../errors.ts';
 import type { RedisEndpoint } from './endpoint.ts';
 import { encodeCommand, readLineReply } from './resp.ts';
 
@@ -198,7 +199,7 @@ export class RedisSocket {
       // A broken assertion is a bug of ours: taken for a lost connection it would leave events behind in
       // silence.
       if (error instanceof AssertionError) throw error;
-      this.#lost(error instanceof Error ? error.message : String(error));
+      this.#lost(messageOf(error));
     }
   }
 

@@ -1,7 +1,7 @@
 /** Finds the models under a directory: `<name>/<version>/model.onnx`, with what lies beside it. */
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { SubitoError } from '../errors.ts';
+import { messageOf, SubitoError } from '../errors.ts';
 import type { ModelProblem, ModelSpec } from '../infer/protocol.ts';
 import type { Limits } from '../limits.ts';
 import { EMPTY_MANIFEST, MODEL_NAME, readManifest } from './manifest.ts';
@@ -33,7 +33,7 @@ export function scanModels(path: string, limits: Pick<Limits, 'batchRowsMax'>): 
       specs.push(readModel(name, dir, specs.length, limits.batchRowsMax));
     } catch (error) {
       // A broken model never stops the others.
-      problems.push({ model: name, message: error instanceof Error ? error.message : String(error) });
+      problems.push({ model: name, message: messageOf(error) });
     }
   }
   return { specs, problems };

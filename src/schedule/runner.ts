@@ -8,8 +8,8 @@
  * A worker that dies takes no event with it: its batch runs again, and when a worker dies on it a second time
  * its rows run one at a time, so that only the row that kills is given up.
  */
-
 import { nowMs } from '../clock.ts';
+import { messageOf } from '../errors.ts';
 import type { InferResult, InferTask } from '../infer/protocol.ts';
 import { channels } from '../observe/channels.ts';
 import { type Batch, ORIGIN_DIRECT } from './batch.ts';
@@ -94,8 +94,8 @@ export class BatchRunner {
   }
 
   #crashed(lane: ModelLane, batch: Batch, error: unknown): void {
-    const message = error instanceof Error ? error.message : String(error);
-    channels.notice.publish({ level: 'error', code: 'WORKER_DIED', message: `${lane.label}: ${message}` });
+    const message = `${lane.label}: ${messageOf(error)}`;
+    channels.notice.publish({ level: 'error', code: 'WORKER_DIED', message });
     batch.crashes += 1;
     if (batch.crashes === 1) this.#infer(lane, batch);
     else void this.#runAlone(lane, batch);
@@ -122,9 +122,7 @@ export class BatchRunner {
         runUs += result.runUs;
       } catch (error) {
         table[at + ROW.result] = RESULT.failed;
-        part = Buffer.from(
-          `the worker died on this event: ${error instanceof Error ? error.message : error}`,
-        );
+        part = Buffer.from(`the worker died on this event: ${messageOf(error)}`);
       }
       table[at + ROW.outOffset] = bytes;
       table[at + ROW.outLength] = part.length;

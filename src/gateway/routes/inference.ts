@@ -3,7 +3,7 @@
  * beside it the short form: a body with `data` instead of `inputs` is one event as on the stream, answered
  * with its prediction.
  */
-
+import { messageOf } from '../../errors.ts';
 import type { FieldSpec } from '../../infer/handler.ts';
 import { InvalidEvent } from '../../infer/handler.ts';
 import type { Limits } from '../../limits.ts';
@@ -154,8 +154,11 @@ function guarded(exchange: Exchange, work: () => void): void {
     } else if (error instanceof InvalidEvent) {
       exchange.error(400, 'invalid_request', error.message);
     } else {
-      const message = error instanceof Error ? error.message : String(error);
-      channels.notice.publish({ level: 'error', code: 'GATEWAY_INFER_THREW', message });
+      channels.notice.publish({
+        level: 'error',
+        code: 'GATEWAY_INFER_THREW',
+        message: messageOf(error),
+      });
       exchange.error(500, 'internal', 'the engine failed on this request');
     }
   }

@@ -2,6 +2,7 @@
  * Which request is answered by whom: inference, metrics and figures, the embedding program's routes, then
  * files.
  */
+import { messageOf } from '../../errors.ts';
 import type { Backend } from '../backend.ts';
 import { hostAllowed, originAllowed } from '../origin.ts';
 import type { Exchange, RequestHead } from './http.ts';
@@ -60,7 +61,6 @@ function later<T>(make: () => T | Promise<T>, exchange: Exchange, answer: (value
     .then(make)
     .then(answer)
     .catch((error: unknown) => {
-      const message = error instanceof Error ? error.message : String(error);
-      exchange.error(500, 'internal', message);
+      exchange.error(500, 'internal', messageOf(error));
     });
 }
