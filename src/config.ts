@@ -15,7 +15,7 @@ import { applyEnvironment, type Environment } from './config/environment.ts';
 import { type ConfigProblem, explainIssues, keyText, type Path, problem } from './config/report.ts';
 import { type ConfigChecked, type ConfigInput, configSchema, redisUrlDefault } from './config/schema.ts';
 import { SubitoError } from './errors.ts';
-import { type LimitName, type Limits, limitsDefault } from './limits.ts';
+import { configName, type LimitName, type Limits, limitsDefault } from './limits.ts';
 
 export { redact } from './config/report.ts';
 export { configJsonSchema } from './config/schema.ts';
@@ -217,10 +217,8 @@ function resolve(checked: ConfigChecked): Config {
 
 function resolveLimits(overrides: ConfigChecked['limits']): Limits {
   const limits: Record<LimitName, number> = { ...limitsDefault };
-  for (const [key, value] of Object.entries(overrides)) {
-    if (value === undefined) continue;
-    limits[key.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase()) as LimitName] = value;
-  }
+  for (const name of Object.keys(limits) as LimitName[])
+    limits[name] = overrides[configName(name)] ?? limits[name];
   return limits;
 }
 

@@ -88,7 +88,7 @@ const relations: readonly Relation[] = [
 ];
 
 /** payloadBytesMax -> payload_bytes_max, the name in the configuration. */
-function configName(name: LimitName): string {
+export function configName(name: LimitName): string {
   return name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }
 

@@ -1,7 +1,7 @@
 // What one key cannot know about another: relations between keys, checked once all of them have a value.
-import { isIP } from 'node:net';
 import type { Config } from '../config.ts';
 import { limitProblems } from '../limits.ts';
+import { isLoopback } from '../loopback.ts';
 import { nearest } from '../nearest.ts';
 import type { Path } from './report.ts';
 import { type ConfigChecked, redisUrlDefault } from './schema.ts';
@@ -11,11 +11,6 @@ export interface Finding {
   readonly value: unknown;
   readonly what: string;
   readonly fix: string;
-}
-
-export function isLoopback(host: string): boolean {
-  if (isIP(host) === 4) return host.startsWith('127.');
-  return host === 'localhost' || host === '::1';
 }
 
 export function* crossCheck(checked: ConfigChecked, config: Config): Generator<Finding> {

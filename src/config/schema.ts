@@ -2,7 +2,7 @@
 // JSON Schema for editors (deploy/subito.schema.json), the names of the environment overrides, and the
 // "expected ..." of every error, so a key is described once, here.
 import { z } from 'zod';
-import { type LimitName, limitsDefault } from '../limits.ts';
+import { configName, type LimitName, limitsDefault } from '../limits.ts';
 
 export const redisUrlDefault = 'redis://127.0.0.1:6379';
 
@@ -116,13 +116,9 @@ const gateway = z.strictObject({
     .meta({ description: 'other web origins whose pages may connect, such as https://player.example.org' }),
 });
 
-function snakeCase(name: string): string {
-  return name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
-}
-
 const limitShape: Record<string, z.ZodOptional<z.ZodInt>> = {};
 for (const name of Object.keys(limitsDefault) as LimitName[]) {
-  limitShape[snakeCase(name)] = z
+  limitShape[configName(name)] = z
     .int()
     .min(1)
     .optional()

@@ -1,4 +1,4 @@
-import { isLoopback } from '../config/check.ts';
+import { isLoopback } from '../loopback.ts';
 
 /**
  * Which web pages may talk to the gateway. A browser lets any page open a WebSocket or post a form to any
@@ -22,6 +22,6 @@ export function hostAllowed(host: string, listensOn: string, allowed: readonly s
   if (host === '' || !isLoopback(listensOn)) return true;
   if (!URL.canParse(`http://${host}`)) return false;
   const { hostname, host: name } = new URL(`http://${host}`);
-  if (isLoopback(hostname.replace(/^\[|\]$/g, '')) || hostname.endsWith('.localhost')) return true;
+  if (isLoopback(hostname) || hostname.endsWith('.localhost')) return true;
   return allowed.some((origin) => URL.canParse(origin) && new URL(origin).host === name);
 }

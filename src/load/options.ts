@@ -1,5 +1,6 @@
 /** What a load run is told, checked and with its defaults filled in. */
 import { SubitoError } from '../errors.ts';
+import { isLoopback } from '../loopback.ts';
 import { EVENTS_MAX } from './account.ts';
 import type { ArrivalKind } from './schedule.ts';
 import { ARRIVALS } from './schedule.ts';
@@ -115,19 +116,12 @@ export function eventsOf(options: LoadOptions): number {
 }
 
 /** A load test at somebody else's server is a mistake worth preventing. */
-export function isLoopback(url: string): boolean {
-  if (!URL.canParse(url)) return false;
-  const parsed = new URL(url);
-  if (parsed.protocol === 'unix:') return true;
-  const host = parsed.hostname.replace(/^\[|\]$/g, '');
-  return host === 'localhost' || host === '::1' || /^127\.\d+\.\d+\.\d+$/.test(host);
-}
-
 function loopbackOnly(option: string, url: string): void {
   if (!URL.canParse(url)) usage(`${option} is not a URL: ${url}`);
-  if (isLoopback(url)) return;
+  const { protocol, hostname, host } = new URL(url);
+  if (protocol === 'unix:' || isLoopback(hostname)) return;
   // The URL may carry a password: only the host is shown.
-  usage(`${option} points at ${new URL(url).host}, which is not this machine: add --allow-remote to mean it`);
+  usage(`${option} points at ${host}, which is not this machine: add --allow-remote to mean it`);
 }
 
 function oneOf(option: string, values: readonly string[], value: string): void {
