@@ -3,7 +3,7 @@
  * on the connection (`via: direct`); the others append to the stream (`via: stream`) and are pushed what
  * comes of it, on a subscription to their key.
  */
-import { type Frame, GatewaySocket, openPaced } from '../load/socket.ts';
+import { type Frame, GatewaySocket, openPaced } from '../load/gateway-socket.ts';
 import type { Guess, Question } from './listener.ts';
 import { guessesOf, RETRY_MS, type Settle, type Way } from './way.ts';
 

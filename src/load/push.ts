@@ -1,9 +1,10 @@
 /**
  * `--observe push`: subscriptions on the channels of all keys, so that the whole way to a player is measured.
  */
+
+import type { Frame } from './gateway-socket.ts';
+import { GatewaySocket, openPaced } from './gateway-socket.ts';
 import type { LoadOptions } from './options.ts';
-import type { Frame } from './socket.ts';
-import { GatewaySocket, openPaced } from './socket.ts';
 import { keyOf } from './way.ts';
 
 /** Below the server's default of 64 a connection. */

@@ -4,16 +4,16 @@ import { seededRandom } from '../random.ts';
 import type { Interval } from './account.ts';
 import { Account } from './account.ts';
 import { drive, RunClock } from './drive.ts';
-import { HttpWay, modelInputs } from './http.ts';
+import { HttpWay, modelInputs } from './http-way.ts';
 import type { LoadOptions } from './options.ts';
 import { checkLoadOptions, eventsOf } from './options.ts';
 import { samples } from './payload.ts';
 import type { LoadReport } from './report.ts';
 import { makeReport } from './report.ts';
 import { arrivals, OpenLoop } from './schedule.ts';
-import { StreamWay } from './stream.ts';
+import { StreamWay } from './stream-way.ts';
 import type { Settle, Way } from './way.ts';
-import { WebSocketWay } from './ws.ts';
+import { WebSocketWay } from './ws-way.ts';
 
 /** Above this rate, half a millisecond more in the figures is worth the cores it leaves to the server. */
 const FAST_PER_S = 5000;

@@ -1,5 +1,5 @@
 /**
- * How events reach the engine and answers come back: what the driver asks of stream.ts, ws.ts and http.ts.
+ * How events reach the engine and answers come back: what the driver asks of the three ways.
  */
 
 /**
@@ -33,3 +33,8 @@ export const eventId = (run: string, seq: number) => `${run}-${seq}`;
 
 /** Spreads events over keys so that neighbours in time have different keys. */
 export const keyOf = (seq: number, keys: number) => `load-${seq % keys}`;
+
+/** Predictions that count as answers; all other statuses are errors of that name. */
+export function statusCode(status: string | undefined): string {
+  return status === undefined || status === 'ok' || status === 'degraded' ? '' : status;
+}

@@ -10,7 +10,7 @@ import type { LoadOptions } from './options.ts';
 import type { Sample } from './payload.ts';
 import { PushObserver } from './push.ts';
 import type { Settle, Way } from './way.ts';
-import { eventId, eventNumber, keyOf } from './way.ts';
+import { eventId, eventNumber, keyOf, statusCode } from './way.ts';
 
 /** After the last answer, how long duplicates are waited for. */
 const LINGER_MS = 300;
@@ -162,11 +162,6 @@ export class StreamWay implements Way {
   }
 }
 
-/** Predictions that count as answers; all other statuses are errors of that name. */
-export function statusCode(status: string | undefined): string {
-  return status === undefined || status === 'ok' || status === 'degraded' ? '' : status;
-}
-
-export function idMs(id: string): number {
+function idMs(id: string): number {
   return Number(id.slice(0, id.indexOf('-')));
 }

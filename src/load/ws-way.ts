@@ -1,12 +1,11 @@
 /** `--via ws`: event frames with `via: direct` on many connections; the answer comes back on the same one. */
 import { Packr } from 'msgpackr';
+import type { Frame } from './gateway-socket.ts';
+import { GatewaySocket, openPaced } from './gateway-socket.ts';
 import type { LoadOptions } from './options.ts';
 import type { Sample } from './payload.ts';
-import type { Frame } from './socket.ts';
-import { GatewaySocket, openPaced } from './socket.ts';
-import { statusCode } from './stream.ts';
 import type { Settle, Way } from './way.ts';
-import { eventId, keyOf } from './way.ts';
+import { eventId, keyOf, statusCode } from './way.ts';
 
 const packr = new Packr({ useRecords: false });
 const LINGER_MS = 100;
