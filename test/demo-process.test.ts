@@ -1,7 +1,7 @@
 // The commands as processes of their own, from the first line they print to what they leave behind.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -11,6 +11,7 @@ import type { DemoFigures } from '../src/demo/crowd.ts';
 import type { ListenerView } from '../src/demo/listener.ts';
 import type { Stats } from '../src/observe/figures.ts';
 import { startEmbedded } from '../src/redis/embedded.ts';
+import { isAlive } from './support/process.ts';
 
 const FIXTURES = resolve('test/fixtures/models');
 const cleanups: (() => unknown)[] = [];
@@ -72,16 +73,6 @@ function subito(args: readonly string[], cwd = process.cwd()): Command {
       return said;
     },
   };
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    // A zombie waits for its parent, which may be slow to notice: it is dead.
-    return !/\) Z /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
-  } catch {
-    return false;
-  }
 }
 
 const get = async <T>(url: string): Promise<T> => (await (await fetch(url)).json()) as T;

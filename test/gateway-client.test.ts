@@ -8,8 +8,8 @@ import type { Client, ClientOptions, ClientPrediction } from '../src/client/clie
 import { ClientError, connect } from '../src/client/client.ts';
 import { startGateway } from '../src/gateway/server.ts';
 import { limitsDefault } from '../src/limits.ts';
-import type { Started } from './gateway-support.ts';
-import { OK, prediction, start, stopGateways, until } from './gateway-support.ts';
+import type { Started } from './support/gateway.ts';
+import { OK, prediction, start, stopGateways, until } from './support/gateway.ts';
 
 const clients: Client[] = [];
 

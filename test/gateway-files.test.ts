@@ -4,8 +4,8 @@ import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
-import type { Started } from './gateway-support.ts';
-import { start, stopGateways } from './gateway-support.ts';
+import type { Started } from './support/gateway.ts';
+import { start, stopGateways } from './support/gateway.ts';
 
 afterEach(stopGateways);
 

@@ -2,8 +2,8 @@
 import { createConnection } from 'node:net';
 import { pack } from 'msgpackr';
 import { afterEach, expect, test } from 'vitest';
-import type { Started } from './gateway-support.ts';
-import { OK, start, stopGateways, until } from './gateway-support.ts';
+import type { Started } from './support/gateway.ts';
+import { OK, start, stopGateways, until } from './support/gateway.ts';
 
 afterEach(stopGateways);
 

@@ -12,7 +12,7 @@ import type { Outlet } from '../src/gateway/hub.ts';
 import { Hub } from '../src/gateway/hub.ts';
 import type { PushReport } from '../src/observe/channels.ts';
 import { channels } from '../src/observe/channels.ts';
-import { prediction } from './gateway-support.ts';
+import { prediction } from './support/gateway.ts';
 import { Random, seeds } from './support/random.ts';
 
 /** Whole numbers below what is asked for. */

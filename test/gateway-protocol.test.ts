@@ -10,7 +10,7 @@ import { Protocol } from '../src/gateway/protocol.ts';
 import { AddressRates, TokenBucket } from '../src/gateway/rates.ts';
 import { limitsDefault } from '../src/limits.ts';
 import type { Answer } from '../src/schedule/direct.ts';
-import { OK } from './gateway-support.ts';
+import { OK } from './support/gateway.ts';
 
 function newProtocol(): Protocol {
   return new Protocol({

@@ -2,8 +2,8 @@
 import { pack } from 'msgpackr';
 import { afterEach, expect, test } from 'vitest';
 import { SubitoError } from '../src/errors.ts';
-import type { Player } from './gateway-support.ts';
-import { player, prediction, start, stopGateways, until } from './gateway-support.ts';
+import type { Player } from './support/gateway.ts';
+import { player, prediction, start, stopGateways, until } from './support/gateway.ts';
 
 afterEach(stopGateways);
 

@@ -13,7 +13,7 @@ import {
   stopGateways,
   TestBackend,
   until,
-} from './gateway-support.ts';
+} from './support/gateway.ts';
 
 afterEach(stopGateways);
 

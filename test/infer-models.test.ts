@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { pack } from 'msgpackr';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import type { LoadedModel } from '../../src/infer/protocol.ts';
-import { loadFixture, manifestInput, runRows } from '../support/models.ts';
+import type { LoadedModel } from '../src/infer/protocol.ts';
+import { loadFixture, manifestInput, runRows } from './support/models.ts';
 
 let dir = '';
 beforeAll(async () => {
@@ -190,7 +190,7 @@ test('labels: scores by label, indices as labels; outputs not listed are not ser
   ]);
 });
 
-const source = pathToFileURL(join(import.meta.dirname, '../../src/infer/handler.ts')).href;
+const source = pathToFileURL(join(import.meta.dirname, '../src/infer/handler.ts')).href;
 const handlerText = `
   import { InvalidEvent } from '${source}';
   export const handler = {
@@ -318,8 +318,8 @@ test('golden cases that hold let a model in; one that does not says where and wh
 });
 
 test('a provider that is not there falls back to the CPU and says so', async () => {
-  const { loadModel } = await import('../../src/infer/load.ts');
-  const { fixture } = await import('../support/models.ts');
+  const { loadModel } = await import('../src/infer/load.ts');
+  const { fixture } = await import('./support/models.ts');
   const { model, notices } = await loadModel(fixture('no_batch'), ['cuda'], 1024);
   expect(model.parts.loaded.provider).toBe('cpu');
   expect(notices).toEqual([expect.stringMatching(/^provider cuda cannot run .*no_batch/)]);

@@ -1,16 +1,9 @@
 // Rows that are wrong beside rows that are right; slabs that are used again; predictions that do not fit.
 import { pack } from 'msgpackr';
 import { expect, test } from 'vitest';
-import type { Model } from '../../src/infer/model.ts';
-import {
-  type GivenRow,
-  loadFixture,
-  manifestInput,
-  placeRows,
-  readRows,
-  runRows,
-} from '../support/models.ts';
-import { Random } from '../support/random.ts';
+import type { Model } from '../src/infer/model.ts';
+import { type GivenRow, loadFixture, manifestInput, placeRows, readRows, runRows } from './support/models.ts';
+import { Random } from './support/random.ts';
 
 const named = {
   inputs: [

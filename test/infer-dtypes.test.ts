@@ -2,7 +2,7 @@
 // features.
 import { pack } from 'msgpackr';
 import { expect, test } from 'vitest';
-import { loadFixture, runRows } from '../support/models.ts';
+import { loadFixture, runRows } from './support/models.ts';
 
 interface DtypeCase {
   readonly values: readonly unknown[];

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { Redis } from 'ioredis';
 import { afterEach, expect, test } from 'vitest';
 import { type EmbeddedRedis, freePort, startEmbedded } from '../src/redis/embedded.ts';
+import { isAlive } from './support/process.ts';
 import { startRedis } from './support/redis.ts';
 
 const cleanups: (() => unknown)[] = [];
@@ -31,16 +32,6 @@ function client(url: string): Redis {
   redis.on('error', () => undefined);
   cleanups.push(() => redis.disconnect());
   return redis;
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    // A zombie waits for its parent, which may be slow to notice: it is dead.
-    return !/\) Z /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
-  } catch {
-    return false;
-  }
 }
 
 /** An engine in a process of its own, so that it can be killed; says the server's pid and port. */

@@ -4,12 +4,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pack } from 'msgpackr';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
-import { type Pool, type PoolOptions, startPool } from '../../src/infer/pool.ts';
-import type { InferResult, ModelSpec } from '../../src/infer/protocol.ts';
-import { channels, type NoticeReport } from '../../src/observe/channels.ts';
-import { scanModels } from '../../src/repository/repository.ts';
-import { FORM, ROW, ROW_COLUMNS, slabLayout } from '../../src/schedule/slab.ts';
-import { fixture, modelsPath } from '../support/models.ts';
+import { type Pool, type PoolOptions, startPool } from '../src/infer/pool.ts';
+import type { InferResult, ModelSpec } from '../src/infer/protocol.ts';
+import { channels, type NoticeReport } from '../src/observe/channels.ts';
+import { scanModels } from '../src/repository/repository.ts';
+import { FORM, ROW, ROW_COLUMNS, slabLayout } from '../src/schedule/slab.ts';
+import { fixture, modelsPath } from './support/models.ts';
 
 const ARENA = 4096;
 let dir = '';

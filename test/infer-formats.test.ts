@@ -1,11 +1,11 @@
 // The bytes themselves: MessagePack, shortest decimals, halves. msgpackr is the other implementation.
 import { pack, Unpackr } from 'msgpackr';
 import { expect, test } from 'vitest';
-import { OutArena } from '../../src/infer/arena.ts';
-import { float32Text, jsonText } from '../../src/infer/encode.ts';
-import { fromHalf, toHalf } from '../../src/infer/half.ts';
-import { MessagePackReader, putValue } from '../../src/infer/msgpack.ts';
-import { Random } from '../support/random.ts';
+import { OutArena } from '../src/infer/arena.ts';
+import { float32Text, jsonText } from '../src/infer/encode.ts';
+import { fromHalf, toHalf } from '../src/infer/half.ts';
+import { MessagePackReader, putValue } from '../src/infer/msgpack.ts';
+import { Random } from './support/random.ts';
 
 function packed(value: unknown, room = 4): Buffer {
   const bytes = Buffer.alloc(room);

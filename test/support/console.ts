@@ -7,13 +7,13 @@ import { createServer, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { extname, join } from 'node:path';
 import { type WebSocket, WebSocketServer } from 'ws';
-import { channels } from '../src/observe/channels.ts';
-import type { Stats } from '../src/observe/figures.ts';
-import type { EngineState, Sources } from '../src/observe/sources.ts';
-import { createStats } from '../src/observe/stats.ts';
-import { Totals } from '../src/observe/totals.ts';
+import { channels } from '../../src/observe/channels.ts';
+import type { Stats } from '../../src/observe/figures.ts';
+import type { EngineState, Sources } from '../../src/observe/sources.ts';
+import { createStats } from '../../src/observe/stats.ts';
+import { Totals } from '../../src/observe/totals.ts';
 
-const ROOT = join(import.meta.dirname, '..');
+const ROOT = join(import.meta.dirname, '../..');
 const TYPES: Record<string, string> = {
   '.html': 'text/html; charset=utf-8',
   '.js': 'text/javascript',

@@ -2,13 +2,13 @@
 
 import { pack, unpack } from 'msgpackr';
 import { WebSocket } from 'ws';
-import type { Backend, ModelInfo, StreamEvent } from '../src/gateway/backend.ts';
-import type { Gateway, GatewayOptions } from '../src/gateway/server.ts';
-import { startGateway } from '../src/gateway/server.ts';
-import type { Limits } from '../src/limits.ts';
-import { limitsDefault } from '../src/limits.ts';
-import type { Prediction } from '../src/publish/prediction.ts';
-import type { Answer, DirectEvent } from '../src/schedule/direct.ts';
+import type { Backend, ModelInfo, StreamEvent } from '../../src/gateway/backend.ts';
+import type { Gateway, GatewayOptions } from '../../src/gateway/server.ts';
+import { startGateway } from '../../src/gateway/server.ts';
+import type { Limits } from '../../src/limits.ts';
+import { limitsDefault } from '../../src/limits.ts';
+import type { Prediction } from '../../src/publish/prediction.ts';
+import type { Answer, DirectEvent } from '../../src/schedule/direct.ts';
 
 export const GENRE: ModelInfo = {
   name: 'genre',
