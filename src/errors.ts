@@ -21,11 +21,6 @@ export const errorTable = {
     exitCode: 2,
     fix: 'give the path of a YAML file, or leave --config out to use the defaults',
   },
-  COMMAND_MISSING: {
-    retryable: false,
-    exitCode: 2,
-    fix: 'this build does not carry the command; use a complete checkout',
-  },
   REDIS_MISSING: {
     retryable: false,
     fix: 'install it: `apt-get install redis-server` (Debian, Ubuntu), `brew install redis` (macOS)',

@@ -34,7 +34,7 @@ export const limitsDefault = {
   deadlineMsMax: 3_600_000,
   /** A graceful stop; then a hard one. */
   stopMsMax: 10_000,
-  /** One command of the admin or commit connection. */
+  /** One command of the control connection. */
   redisCommandMsMax: 5000,
   /** How long one XREADGROUP waits; the reader's socket timeout is longer. */
   readBlockMs: 1000,
@@ -88,7 +88,7 @@ const relations: readonly Relation[] = [
 ];
 
 /** payloadBytesMax -> payload_bytes_max, the name in the configuration. */
-export function configName(name: LimitName): string {
+export function configName(name: string): string {
   return name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }
 

@@ -6,6 +6,7 @@ import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { stringify } from 'yaml';
 import { configJsonSchema, loadConfig, redact } from './config.ts';
 import { SubitoError, toSubitoError } from './errors.ts';
+import { configName } from './limits.ts';
 
 type Options = Readonly<Record<string, unknown>> & { readonly json: boolean; readonly verbose: boolean };
 
@@ -85,7 +86,7 @@ function addCommand(program: Command, spec: CommandSpec, finish: (exitCode: numb
   }
   command.addHelpText('after', spec.examples);
   command.action(async () => {
-    const { run } = await loadCommand(spec.name);
+    const { run } = (await import(`./commands/${spec.name}.ts`)) as CommandModule;
     finish(await run(commonOptions(command)));
   });
 }
@@ -93,17 +94,6 @@ function addCommand(program: Command, spec: CommandSpec, finish: (exitCode: numb
 function commonOptions(command: Command): Options {
   const options = command.optsWithGlobals();
   return { ...options, json: options['json'] === true, verbose: options['verbose'] === true };
-}
-
-async function loadCommand(name: string): Promise<CommandModule> {
-  const url = new URL(`./commands/${name}.ts`, import.meta.url);
-  try {
-    return (await import(url.href)) as CommandModule;
-  } catch (cause) {
-    const missing = cause as { code?: string; url?: string };
-    if (missing.code !== 'ERR_MODULE_NOT_FOUND' || missing.url !== url.href) throw cause;
-    throw new SubitoError('COMMAND_MISSING', `this checkout has no src/commands/${name}.ts`, { cause });
-  }
 }
 
 function print(value: string): void {
@@ -114,10 +104,7 @@ function print(value: string): void {
 function snakeKeys(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(snakeKeys);
   if (typeof value !== 'object' || value === null) return value;
-  const entries = Object.entries(value).map(([key, inner]) => [
-    key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`),
-    snakeKeys(inner),
-  ]);
+  const entries = Object.entries(value).map(([key, inner]) => [configName(key), snakeKeys(inner)]);
   return Object.fromEntries(entries) as unknown;
 }
 
@@ -156,11 +143,8 @@ function addConfigCommand(program: Command): void {
 async function loadSpec(argv: readonly string[]): Promise<CommandSpec> {
   const spec = { name: 'load', description: 'send events at a fixed rate and measure the answers' };
   if (argv.find((word) => !word.startsWith('-')) !== 'load') return { ...spec, flags: [], examples: '' };
-  const module = (await loadCommand('load')) as Partial<{
-    loadFlags: CommandSpec['flags'];
-    loadExamples: string;
-  }>;
-  return { ...spec, flags: module.loadFlags ?? [], examples: module.loadExamples ?? '' };
+  const { loadFlags, loadExamples } = await import('./commands/load.ts');
+  return { ...spec, flags: loadFlags, examples: loadExamples };
 }
 
 /** Runs a command line, without `node` and the script. Resolves with the exit code; never rejects. */

@@ -6,7 +6,6 @@ const promised: Record<ErrorCode, [retryable: boolean, exitCode: number]> = {
   USAGE: [false, 2],
   CONFIG_INVALID: [false, 2],
   CONFIG_NOT_FOUND: [false, 2],
-  COMMAND_MISSING: [false, 2],
   REDIS_MISSING: [false, 1],
   REDIS_PORT_BUSY: [false, 1],
   REDIS_DIR_IN_USE: [false, 1],
