@@ -23,7 +23,7 @@ import { type Gateway, startGateway } from './gateway/server.ts';
 import { startPool } from './infer/pool.ts';
 import type { ModelProblem } from './infer/protocol.ts';
 import { StreamReader } from './ingest/reader.ts';
-import { channels } from './observe/channels.ts';
+import { notice } from './observe/channels.ts';
 import { createMetrics } from './observe/metrics.ts';
 import type { EngineState, Sources, StreamBacklog } from './observe/sources.ts';
 import { createStats } from './observe/stats.ts';
@@ -288,7 +288,7 @@ function intakeStream(partition: StreamPartition, lanes: readonly ModelLane[]): 
   const lane = (model === undefined ? only : named) ?? null;
   if (model !== undefined && lane === null) {
     const message = `${name}: its model ${model} is not served; events must name another`;
-    channels.notice.publish({ level: 'warn', code: 'STREAM_MODEL_UNKNOWN', message });
+    notice('warn', 'STREAM_MODEL_UNKNOWN', message);
   }
   return { index, lane, deadlineMs: deadlineMs ?? 0, json: encoding === 'json' };
 }

@@ -156,14 +156,6 @@ test('states: an unknown backlog is left out, not zero; busy is since the last s
   expect((await render()).get('subito_worker_busy_ratio')).toBe(0);
 });
 
-test('rows without a read time wait until they are dispatched', () => {
-  totals = new Totals();
-  const { readMs: _, ...bare } = settled;
-  channels.settle.publish(bare);
-  expect(totals.stages.wait.sumMs).toBe(6 + 4 + 1);
-  expect(totals.stages.queue.count).toBe(0);
-});
-
 test('codes of notices are bounded', () => {
   totals = new Totals();
   for (let i = 0; i < 500; i++) channels.notice.publish({ level: 'warn', code: `C${i}`, message: '' });

@@ -8,7 +8,7 @@
 import type { WebSocket } from 'uWebSockets.js';
 import { messageOf } from '../errors.ts';
 import type { Limits } from '../limits.ts';
-import { channels } from '../observe/channels.ts';
+import { notice } from '../observe/channels.ts';
 import type { Answer, DirectEvent } from '../schedule/direct.ts';
 import type { Appends } from './appends.ts';
 import type { Backend, StreamEvent } from './backend.ts';
@@ -153,7 +153,7 @@ export class Connection implements Outlet {
     try {
       this.#shared.backend.infer(event, (answer) => this.#answered(id, event, answer));
     } catch (error) {
-      notice('GATEWAY_INFER_THREW', error);
+      notice('error', 'GATEWAY_INFER_THREW', messageOf(error));
       this.#answered(id, event, FAILED);
     }
   }
@@ -166,7 +166,7 @@ export class Connection implements Outlet {
         spoken = { ...answer, outputs: recode(answer.outputs, this.#codec.json) };
       }
     } catch (error) {
-      notice('GATEWAY_OUTPUTS_MALFORMED', error);
+      notice('error', 'GATEWAY_OUTPUTS_MALFORMED', messageOf(error));
       spoken = FAILED;
     }
     this.#run(this.#protocol.answered(id, event, spoken));
@@ -215,10 +215,6 @@ const FAILED: Answer = {
   waitUs: 0,
   inferUs: 0,
 };
-
-function notice(code: string, error: unknown): void {
-  channels.notice.publish({ level: 'error', code, message: messageOf(error) });
-}
 
 /**
  * What a client may know of a failed append: a SubitoError says whether to try again, all else stays

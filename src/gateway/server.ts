@@ -11,7 +11,7 @@ import { createServer } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { messageOf, SubitoError } from '../errors.ts';
 import type { Limits } from '../limits.ts';
-import { channels } from '../observe/channels.ts';
+import { notice } from '../observe/channels.ts';
 import type { Prediction } from '../publish/prediction.ts';
 import { Appends } from './appends.ts';
 import type { Backend } from './backend.ts';
@@ -140,8 +140,7 @@ class Listener {
     try {
       this.hub.offer(prediction);
     } catch (error) {
-      const message = `${prediction.sid}: ${messageOf(error)}`;
-      channels.notice.publish({ level: 'error', code: 'GATEWAY_PREDICTION_MALFORMED', message });
+      notice('error', 'GATEWAY_PREDICTION_MALFORMED', `${prediction.sid}: ${messageOf(error)}`);
     }
   }
 
@@ -228,11 +227,7 @@ class Listener {
     try {
       route(this.#router, head, exchange);
     } catch (error) {
-      channels.notice.publish({
-        level: 'error',
-        code: 'GATEWAY_ROUTE_FAILED',
-        message: `${head.path}: ${messageOf(error)}`,
-      });
+      notice('error', 'GATEWAY_ROUTE_FAILED', `${head.path}: ${messageOf(error)}`);
       exchange.error(500, 'internal', 'the request could not be answered');
     }
   }

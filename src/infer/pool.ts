@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { Piscina } from 'piscina';
 import { messageOf, SubitoError } from '../errors.ts';
 import { limitsDefault } from '../limits.ts';
-import { channels, type NoticeReport } from '../observe/channels.ts';
+import { notice } from '../observe/channels.ts';
 import { ROW, ROW_COLUMNS } from '../schedule/slab.ts';
 import { allow, halt, haltAll, isInside, nativeCells, outside } from './native.ts';
 import type {
@@ -165,10 +165,6 @@ async function endWorkers(piscina: Piscina, cells: NativeCells): Promise<void> {
     notice('error', 'WORKER_HUNG', `a worker did not come back from native code in ${NATIVE_MS_MAX} ms`);
   }
   await piscina.destroy();
-}
-
-function notice(level: NoticeReport['level'], code: string, message: string): void {
-  channels.notice.publish({ level, code, message } satisfies NoticeReport);
 }
 
 /**

@@ -12,7 +12,7 @@
  * already is then seen twice, and settled once, because the commit acknowledges first.
  */
 
-import { channels } from '../observe/channels.ts';
+import { channels, notice } from '../observe/channels.ts';
 import type { RedisEndpoint } from '../redis/endpoint.ts';
 import { encodeCommand } from '../redis/resp.ts';
 import { RedisSocket } from '../redis/socket.ts';
@@ -128,11 +128,7 @@ export class StreamReader {
     this.#parser.reset();
     this.#options.flush();
     this.#endStop();
-    channels.notice.publish({
-      level: 'warn',
-      code: 'READER_DISCONNECTED',
-      message: `${this.#options.stream}: ${reason}`,
-    });
+    notice('warn', 'READER_DISCONNECTED', `${this.#options.stream}: ${reason}`);
   }
 
   #read(): void {
@@ -200,11 +196,7 @@ export class StreamReader {
     this.#reading = false;
     this.#endStop();
     if (this.#stopping) return;
-    channels.notice.publish({
-      level: 'warn',
-      code: 'READER_REFUSED',
-      message: `${this.#options.stream}: ${message}`,
-    });
+    notice('warn', 'READER_REFUSED', `${this.#options.stream}: ${message}`);
     const again = () => setTimeout(() => this.#read(), RETRY_MS);
     // Redis 7.0 ends a wait with UNBLOCKED when the stream is deleted; NOGROUP comes only to the next read.
     if (/^(NOGROUP|UNBLOCKED)/.test(message)) this.#options.createGroup().then(again, again);

@@ -42,10 +42,8 @@ export interface SettleReport {
   readonly arrivedMs: Float64Array;
   /**
    * Likewise: when the row's bytes lay in the slab, which parts waiting in Redis from waiting for a worker.
-   * Left out for direct rows (they arrive and lie there at once); left out otherwise, all of it counts as
-   * waiting.
    */
-  readonly readMs?: Float64Array | undefined;
+  readonly readMs: Float64Array;
   /** Unix milliseconds, with fractions: when the slab was taken by a worker, came back, and was settled. */
   readonly dispatchedMs: number;
   readonly inferredMs: number;
@@ -76,3 +74,8 @@ export const channels = {
   push: channel('subito:push'),
   notice: channel('subito:notice'),
 } as const;
+
+/** Tells the operator. */
+export function notice(level: NoticeReport['level'], code: string, message: string): void {
+  channels.notice.publish({ level, code, message } satisfies NoticeReport);
+}

@@ -134,14 +134,9 @@ export class Totals {
     const { rows, arrivedMs, readMs } = report;
     const direct = report.stream === 'direct';
     // A direct event is in its slab the moment it arrives.
-    const takenMs = direct ? arrivedMs : readMs;
-    if (takenMs === undefined) {
-      this.stages.wait.recordUntil(arrivedMs, rows, report.dispatchedMs);
-    } else {
-      if (direct) this.stages.wait.record(0, rows);
-      else this.stages.wait.recordBetween(arrivedMs, takenMs, rows);
-      this.stages.queue.recordUntil(takenMs, rows, report.dispatchedMs);
-    }
+    if (direct) this.stages.wait.record(0, rows);
+    else this.stages.wait.recordBetween(arrivedMs, readMs, rows);
+    this.stages.queue.recordUntil(direct ? arrivedMs : readMs, rows, report.dispatchedMs);
     this.stages.infer.record(report.inferredMs - report.dispatchedMs, rows);
     this.stages.commit.record(report.settledMs - report.inferredMs, rows);
     this.total.recordUntil(arrivedMs, rows, report.settledMs);

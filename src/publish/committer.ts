@@ -10,7 +10,7 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { channels } from '../observe/channels.ts';
+import { notice } from '../observe/channels.ts';
 import type { RedisEndpoint } from '../redis/endpoint.ts';
 import { readLineReply } from '../redis/resp.ts';
 import { RedisSocket } from '../redis/socket.ts';
@@ -84,8 +84,7 @@ export class Committer {
       ],
       onOpen: () => this.#resend(),
       onBytes: (buffer, start, end) => this.#onBytes(buffer, start, end),
-      onClose: (reason) =>
-        channels.notice.publish({ level: 'warn', code: 'COMMITTER_DISCONNECTED', message: reason }),
+      onClose: (reason) => notice('warn', 'COMMITTER_DISCONNECTED', reason),
     });
   }
 
@@ -232,7 +231,7 @@ export class Committer {
   }
 
   #retry(command: Command, message: string): void {
-    channels.notice.publish({ level: 'warn', code: 'COMMIT_REFUSED', message });
+    notice('warn', 'COMMIT_REFUSED', message);
     this.refusal = message;
     // The server lost its scripts (restart, SCRIPT FLUSH): a new connection loads them again. Or it is a
     // replica now: a new connection asks again where the name leads.

@@ -4,7 +4,7 @@
  *
  * States: off -> placing (asks for the last entry id) -> following -> off.
  */
-import { channels } from '../observe/channels.ts';
+import { notice } from '../observe/channels.ts';
 import type { RedisEndpoint } from '../redis/endpoint.ts';
 import { StreamTail, type TailEntry } from '../redis/stream-tail.ts';
 import type { Prediction } from './prediction.ts';
@@ -35,8 +35,6 @@ export class PredictionTail {
   constructor(options: TailOptions) {
     this.#options = options;
     const { endpoint, stream, entryBytesMax, countMax, blockMs } = options;
-    const warn = (code: string, text: string) =>
-      channels.notice.publish({ level: 'warn', code, message: `${stream}: ${text}` });
     this.#tail = new StreamTail({
       endpoint,
       name: `subito:tail:${stream}`,
@@ -46,8 +44,8 @@ export class PredictionTail {
       countMax,
       blockMs,
       onEntry: (entry) => this.#onEntry(entry),
-      onRefused: (message) => warn('TAIL_REFUSED', message),
-      onClose: (reason) => warn('TAIL_DISCONNECTED', reason),
+      onRefused: (message) => notice('warn', 'TAIL_REFUSED', `${stream}: ${message}`),
+      onClose: (reason) => notice('warn', 'TAIL_DISCONNECTED', `${stream}: ${reason}`),
     });
   }
 

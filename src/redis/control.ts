@@ -5,7 +5,7 @@
  */
 import { Redis } from 'ioredis';
 import { messageOf, SubitoError } from '../errors.ts';
-import { channels } from '../observe/channels.ts';
+import { notice } from '../observe/channels.ts';
 import type { StreamBacklog } from '../observe/sources.ts';
 import type { RedisEndpoint } from './endpoint.ts';
 
@@ -56,7 +56,7 @@ export async function connectControl({ endpoint, commandMsMax }: ControlOptions)
   let reason = '';
   redis.on('error', (error: Error) => {
     reason = error.message;
-    channels.notice.publish({ level: 'warn', code: 'CONTROL_DISCONNECTED', message: error.message });
+    notice('warn', 'CONTROL_DISCONNECTED', error.message);
   });
   try {
     await redis.connect();

@@ -11,7 +11,7 @@
 import { nowMs } from '../clock.ts';
 import { messageOf } from '../errors.ts';
 import type { InferResult, InferTask } from '../infer/protocol.ts';
-import { channels } from '../observe/channels.ts';
+import { channels, notice } from '../observe/channels.ts';
 import { type Batch, ORIGIN_DIRECT } from './batch.ts';
 import type { Batcher, Lane } from './batcher.ts';
 import type { Answer } from './direct.ts';
@@ -94,8 +94,7 @@ export class BatchRunner {
   }
 
   #crashed(lane: ModelLane, batch: Batch, error: unknown): void {
-    const message = `${lane.label}: ${messageOf(error)}`;
-    channels.notice.publish({ level: 'error', code: 'WORKER_DIED', message });
+    notice('error', 'WORKER_DIED', `${lane.label}: ${messageOf(error)}`);
     batch.crashes += 1;
     if (batch.crashes === 1) this.#infer(lane, batch);
     else void this.#runAlone(lane, batch);
@@ -156,7 +155,7 @@ export class BatchRunner {
         callback?.(answer);
       } catch (error) {
         // One caller's trouble; the batch has other rows to settle.
-        channels.notice.publish({ level: 'error', code: 'ANSWER_FAILED', message: String(error) });
+        notice('error', 'ANSWER_FAILED', String(error));
       }
     }
   }

@@ -7,7 +7,7 @@ import { messageOf } from '../../errors.ts';
 import type { FieldSpec } from '../../infer/handler.ts';
 import { InvalidEvent } from '../../infer/handler.ts';
 import type { Limits } from '../../limits.ts';
-import { channels } from '../../observe/channels.ts';
+import { notice } from '../../observe/channels.ts';
 import type { Answer, AnswerCallback } from '../../schedule/direct.ts';
 import type { Backend, ModelInfo } from '../backend.ts';
 import { decodeOutputs, parseJsonObject } from '../codec.ts';
@@ -154,11 +154,7 @@ function guarded(exchange: Exchange, work: () => void): void {
     } else if (error instanceof InvalidEvent) {
       exchange.error(400, 'invalid_request', error.message);
     } else {
-      channels.notice.publish({
-        level: 'error',
-        code: 'GATEWAY_INFER_THREW',
-        message: messageOf(error),
-      });
+      notice('error', 'GATEWAY_INFER_THREW', messageOf(error));
       exchange.error(500, 'internal', 'the engine failed on this request');
     }
   }
