@@ -169,7 +169,8 @@ export const configSchema = z.strictObject({
     .strictObject({
       target_ms: z.number().min(0.1).max(60_000).default(10).meta({
         description:
-          'event in to prediction committed, the 99th percentile to aim at: drawn by the console, it steers nothing yet',
+          'event in to prediction committed, the 99th percentile to aim at: ' +
+          'drawn by the console, it steers nothing yet',
       }),
     })
     .prefault({}),

@@ -107,7 +107,7 @@ export function serveStatic(
   if (file === undefined) return false;
   const headers = {
     ...PAGE_HEADERS,
-    // The client library is for pages of any site; which of them may connect is another matter (gateway.origins).
+    // The client library is for pages of any site; which may connect is another matter (gateway.origins).
     ...(head.path === '/client.js' ? ANY_SITE : {}),
     etag: file.etag,
     'content-type': file.mime,
