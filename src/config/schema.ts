@@ -167,11 +167,16 @@ export const configSchema = z.strictObject({
   gateway: gateway.prefault({}),
   latency: z
     .strictObject({
-      target_ms: z.number().min(0.1).max(60_000).default(10).meta({
-        description:
-          'event in to prediction committed, the 99th percentile to aim at: ' +
-          'drawn by the console, it steers nothing yet',
-      }),
+      target_ms: z
+        .number()
+        .min(0.1)
+        .max(60_000)
+        .default(10)
+        .meta({
+          description:
+            'event in to prediction committed, the 99th percentile to aim at: ' +
+            'drawn by the console, it steers nothing yet',
+        }),
     })
     .prefault({}),
   log: z
