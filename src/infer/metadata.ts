@@ -75,7 +75,7 @@ export function joinInputs(onnx: readonly Declared[], manifest: readonly Manifes
     }
     const dims = leading ? entry.dims.slice(1) : entry.dims;
     const shape = about?.shape ? agreedShape(entry, dims, about.shape) : fixedShape(entry, dims);
-    return tensorSpec(entry.name, entry.dtype, shape, DTYPE_BYTES);
+    return tensorSpec(entry.name, entry.dtype, shape);
   });
   const first = onnx[0]?.dims[0];
   return {
@@ -139,7 +139,7 @@ export function joinOutputs(
       if (typeof dim === 'number') return dim;
       return dim === batchSymbol && dim !== '' ? 1 : -1;
     });
-    return tensorSpec(name, dtype, batched ? free.slice(1) : free, DTYPE_BYTES);
+    return tensorSpec(name, dtype, batched ? free.slice(1) : free);
   });
   return { outputs, batched };
 }

@@ -1,5 +1,5 @@
 /** Tensor memory by dtype. */
-import type { Dtype, TensorSpec } from '../schedule/slab.ts';
+import { DTYPE_BYTES, type Dtype, type TensorSpec } from '../schedule/slab.ts';
 import { fromHalf, toHalf } from './half.ts';
 import type { RowView } from './handler.ts';
 
@@ -79,12 +79,7 @@ export function specText(dtype: string, shape: readonly (number | string)[]): st
   return `${dtype}[${shape.map((dim) => (dim === -1 || dim === '' ? '?' : dim)).join(',')}]`;
 }
 
-export function tensorSpec(
-  name: string,
-  dtype: Dtype,
-  shape: readonly number[],
-  bytesOf: Readonly<Record<Dtype, number>>,
-): TensorSpec {
+export function tensorSpec(name: string, dtype: Dtype, shape: readonly number[]): TensorSpec {
   const elements = shape.includes(-1) ? 0 : product(shape);
-  return { name, dtype, shape, elements, rowBytes: elements * bytesOf[dtype] };
+  return { name, dtype, shape, elements, rowBytes: elements * DTYPE_BYTES[dtype] };
 }

@@ -41,14 +41,16 @@ export interface EmbeddedRedis {
   stop(): Promise<void>;
 }
 
-const ownerName = 'subito-owner';
-const portFile = 'subito-redis.port';
-const logFile = 'redis.log';
+const OWNER_NAME = 'subito-owner';
+const PORT_FILE = 'subito-redis.port';
+const LOG_FILE = 'redis.log';
 /** A free port can be taken by another process before Redis binds it: then the next one is tried. */
-const portAttemptsMax = 5;
-const pollMs = 20;
+const PORT_ATTEMPTS_MAX = 5;
+const START_MS_MAX = 60_000;
+const STOP_MS_MAX = 10_000;
+const POLL_MS = 20;
 /** A server on loopback that is well answers within microseconds, a loading one between two pieces. */
-const answerMsMax = 2000;
+const ANSWER_MS_MAX = 2000;
 
 /** Starts or adopts the server of `dir`. Throws REDIS_MISSING, _PORT_BUSY, _DIR_IN_USE or _START_FAILED. */
 export async function startEmbedded(options: EmbeddedOptions): Promise<EmbeddedRedis> {
@@ -58,7 +60,7 @@ export async function startEmbedded(options: EmbeddedOptions): Promise<EmbeddedR
     if (options.port === 0 || options.port === orphan.port)
       return own(orphan.owner, orphan.port, options, true);
     // It serves the same data on a port that nobody asked for any more.
-    await endServer(orphan.owner, await serverPid(orphan.owner), options.stopMsMax ?? 10_000);
+    await endServer(orphan.owner, await serverPid(orphan.owner), options.stopMsMax ?? STOP_MS_MAX);
   }
   for (let attempt = 1; ; attempt++) {
     const port = options.port === 0 ? await freePort() : options.port;
@@ -66,7 +68,7 @@ export async function startEmbedded(options: EmbeddedOptions): Promise<EmbeddedR
       return await own(await launch(dir, port, options), port, options, false);
     } catch (error) {
       const isTaken = error instanceof SubitoError && error.code === 'REDIS_PORT_BUSY';
-      if (!isTaken || options.port !== 0 || attempt === portAttemptsMax) throw error;
+      if (!isTaken || options.port !== 0 || attempt === PORT_ATTEMPTS_MAX) throw error;
     }
   }
 }
@@ -102,10 +104,10 @@ function connection(port: number): Redis {
     lazyConnect: true,
     // A server that is loading answers INFO, CONFIG and CLIENT: enough to know whose it is.
     enableReadyCheck: false,
-    connectTimeout: answerMsMax,
+    connectTimeout: ANSWER_MS_MAX,
     // Its timer runs on after a server that ended by itself, and would keep the process.
     disconnectTimeout: 50,
-    commandTimeout: answerMsMax,
+    commandTimeout: ANSWER_MS_MAX,
     maxRetriesPerRequest: 0,
     retryStrategy: () => null,
   });
@@ -144,7 +146,7 @@ interface Running {
 async function findRunning(dir: string): Promise<Running | undefined> {
   let port: number;
   try {
-    port = Number(await readFile(join(dir, portFile), 'utf8'));
+    port = Number(await readFile(join(dir, PORT_FILE), 'utf8'));
   } catch {
     return undefined;
   }
@@ -154,7 +156,7 @@ async function findRunning(dir: string): Promise<Running | undefined> {
     // The port may have gone to somebody else's Redis, or to something that is no Redis at all.
     if ((await openAndAskDir(owner)) !== dir) throw new Error('another server');
     const clients = String(await owner.client('LIST'));
-    const other = new RegExp(`name=${ownerName}-(\\d+)`).exec(clients);
+    const other = new RegExp(`name=${OWNER_NAME}-(\\d+)`).exec(clients);
     if (other) {
       throw new SubitoError('REDIS_DIR_IN_USE', `process ${other[1]} runs an embedded Redis in ${dir}`);
     }
@@ -169,7 +171,7 @@ async function findRunning(dir: string): Promise<Running | undefined> {
       `port ${port}, which ${dir} names, is open but does not answer`,
       {
         cause: error,
-        fix: `end the process that listens there; if it is not a redis-server, remove ${join(dir, portFile)}`,
+        fix: `end the process that listens there; if it is not a redis-server, remove ${join(dir, PORT_FILE)}`,
       },
     );
   }
@@ -178,8 +180,8 @@ async function findRunning(dir: string): Promise<Running | undefined> {
 /** Starts a server and returns a connection to it; what it says goes to redis.log. */
 async function launch(dir: string, port: number, options: EmbeddedOptions): Promise<Redis> {
   // Before the server runs: an engine killed in between leaves a port file, never a server that nobody finds.
-  await writeFile(join(dir, portFile), `${port}\n`);
-  await writeFile(join(dir, logFile), '');
+  await writeFile(join(dir, PORT_FILE), `${port}\n`);
+  await writeFile(join(dir, LOG_FILE), '');
   const appendonly = options.appendonly ?? true;
   const settings = {
     bind: '127.0.0.1',
@@ -188,7 +190,7 @@ async function launch(dir: string, port: number, options: EmbeddedOptions): Prom
     appendonly: appendonly ? 'yes' : 'no',
     appendfsync: 'everysec',
     save: '',
-    logfile: join(dir, logFile),
+    logfile: join(dir, LOG_FILE),
   };
   const args = Object.entries(settings).flatMap(([name, value]) => [`--${name}`, value]);
   const binary = options.binary ?? 'redis-server';
@@ -205,7 +207,7 @@ async function launch(dir: string, port: number, options: EmbeddedOptions): Prom
   });
   child.unref();
 
-  const startMsMax = options.startMsMax ?? 60_000;
+  const startMsMax = options.startMsMax ?? START_MS_MAX;
   const giveUpAt = performance.now() + startMsMax;
   while (ended === undefined && performance.now() < giveUpAt) {
     const redis = connection(port);
@@ -213,7 +215,7 @@ async function launch(dir: string, port: number, options: EmbeddedOptions): Prom
     const served = await Promise.race([openAndAskDir(redis).catch(() => undefined), end.promise]);
     if (served === dir) return redis;
     redis.disconnect();
-    await sleep(pollMs);
+    await sleep(POLL_MS);
   }
   if (ended === undefined) {
     child.kill('SIGKILL');
@@ -232,7 +234,7 @@ async function startFailure(
   if (cause?.code === 'ENOENT') {
     return new SubitoError('REDIS_MISSING', `${binary} is not installed or not on PATH`, { cause });
   }
-  const log = await readFile(join(dir, logFile), 'utf8').catch(() => '');
+  const log = await readFile(join(dir, LOG_FILE), 'utf8').catch(() => '');
   if (/Address already in use/i.test(log)) {
     return new SubitoError('REDIS_PORT_BUSY', `port ${port} of 127.0.0.1 is taken`, { detail: { port } });
   }
@@ -248,8 +250,8 @@ async function own(
   options: EmbeddedOptions,
   adopted: boolean,
 ): Promise<EmbeddedRedis> {
-  await owner.client('SETNAME', `${ownerName}-${process.pid}`);
-  const startMsMax = options.startMsMax ?? 60_000;
+  await owner.client('SETNAME', `${OWNER_NAME}-${process.pid}`);
+  const startMsMax = options.startMsMax ?? START_MS_MAX;
   const giveUpAt = performance.now() + startMsMax;
   while (/loading:1/.test(await owner.info('persistence'))) {
     if (performance.now() > giveUpAt) {
@@ -257,7 +259,7 @@ async function own(
       const message = `the embedded Redis in ${options.dir} still loads its data after ${startMsMax} ms`;
       throw new SubitoError('REDIS_START_FAILED', message, { fix: 'start again: loading goes on meanwhile' });
     }
-    await sleep(pollMs);
+    await sleep(POLL_MS);
   }
   const pid = await serverPid(owner);
   let stopped: Promise<void> | undefined;
@@ -267,7 +269,7 @@ async function own(
     pid,
     adopted,
     stop: () => {
-      stopped ??= endServer(owner, pid, options.stopMsMax ?? 10_000);
+      stopped ??= endServer(owner, pid, options.stopMsMax ?? STOP_MS_MAX);
       return stopped;
     },
   };
@@ -295,6 +297,6 @@ async function endServer(owner: Redis, pid: number, stopMsMax: number): Promise<
       process.kill(pid, 'SIGKILL');
       return;
     }
-    await sleep(pollMs);
+    await sleep(POLL_MS);
   }
 }
