@@ -171,7 +171,9 @@ async function findRunning(dir: string): Promise<Running | undefined> {
       `port ${port}, which ${dir} names, is open but does not answer`,
       {
         cause: error,
-        fix: `end the process that listens there; if it is not a redis-server, remove ${join(dir, PORT_FILE)}`,
+        fix:
+          'end the process that listens there; ' +
+          `if it is not a redis-server, remove ${join(dir, PORT_FILE)}`,
       },
     );
   }
