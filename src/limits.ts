@@ -25,7 +25,7 @@ export const limitsDefault = {
   slabArenaBytes: 262_144,
 
   // Time.
-  /** One batch in a worker; past it the worker is taken for hung and replaced. */
+  /** One batch in a worker; past it the worker is taken for hung, and replaced unless it is in native code. */
   inferMsMax: 5000,
   /** From loading a model to its last golden vector. */
   modelLoadMsMax: 60_000,
@@ -79,11 +79,6 @@ const relations: readonly Relation[] = [
   { left: 'outboxBytesMax', atLeast: ['messageBytesMax'], why: 'a connection can be sent one message' },
   { left: 'stopMsMax', atLeast: ['inferMsMax'], why: 'a graceful stop waits for the batches in hand' },
   { left: 'deadlineMsMax', atLeast: ['deadlineMsDefault'], why: 'the default deadline must be allowed' },
-  {
-    left: 'redisCommandMsMax',
-    atLeast: ['readBlockMs'],
-    why: 'a blocked read must not look like a lost one',
-  },
   { left: 'pingMs', atLeast: ['helloMsMax'], why: 'a connection is pinged only once it has said hello' },
 ];
 

@@ -15,7 +15,7 @@ const streamName = z
   .meta({ expected: 'a name of 1 to 256 characters without spaces and braces' });
 const modelReference = z
   .string()
-  .regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,99}(@[1-9][0-9]{0,8})?$/)
+  .regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(@[1-9][0-9]{0,8})?$/)
   .meta({ expected: 'a model `name` or `name@version`' });
 const httpUrl = z
   .string()

@@ -9,7 +9,7 @@ import { nearest } from '../nearest.ts';
 import { DTYPE_BYTES, type Dtype } from '../schedule/slab.ts';
 
 /** A model's and a version's names go into stream fields, metric labels and paths. */
-export const MODEL_NAME = /^[A-Za-z0-9._-]{1,64}$/;
+export const MODEL_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
 const dtype = z
   .enum(Object.keys(DTYPE_BYTES) as [Dtype, ...Dtype[]])
