@@ -115,6 +115,8 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
   const allProblems = [...problems, ...pool.problems];
   if (pool.loaded.length === 0) throw noModel(config.models.path, allProblems);
 
+  const consumer = consumerName();
+
   // schedule
   const batcher = new Batcher<Batch>(threads, (lane, batch) => runner.run(lane, batch));
   const lanes = buildLanes({ batcher, specs, loaded: pool.loaded, threads, limits });
@@ -133,7 +135,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
 
   // publish
   const committer: Committer = parts.add(
-    new Committer({ endpoint, streams: partitions, onSettled: (batch) => runner.settled(batch) }),
+    new Committer({ endpoint, consumer, streams: partitions, onSettled: (batch) => runner.settled(batch) }),
     (c) => c.close(),
   );
   committer.start();
@@ -145,14 +147,14 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
       endpoint,
       stream: partition.name,
       group: partition.group,
-      consumer: consumerName(),
+      consumer,
       fields: ENTRY_FIELDS,
       entryBytesMax: limits.entryBytesMax,
       countMax: limits.readCountMax,
       blockMs: limits.readBlockMs,
       demand: () => intake.demand(stream),
       received: () => intake.received(nowMs()),
-      take: (buffer, entry) => intake.take(stream, buffer, entry),
+      take: (buffer, entry, again) => intake.take(stream, buffer, entry, again),
       reject: (id, detail) => intake.reject(stream, id, detail),
       flush: () => batcher.flush(),
       createGroup: () => control.createGroup(partition.name, partition.group),

@@ -58,6 +58,7 @@ class Path {
     for (const one of [lane, rejects]) runner.addLane(one);
     const committer: Committer = new Committer({
       endpoint,
+      consumer,
       streams: [STREAM],
       onSettled: (batch) => runner.settled(batch),
     });
@@ -73,7 +74,7 @@ class Path {
       blockMs: 200,
       demand: () => intake.demand(stream),
       received: () => intake.received(nowMs()),
-      take: (buffer, entry) => intake.take(stream, buffer, entry),
+      take: (buffer, entry, again) => intake.take(stream, buffer, entry, again),
       reject: (id, detail) => intake.reject(stream, id, detail),
       flush: () => batcher.flush(),
       createGroup: () => control.createGroup(STREAM.name, STREAM.group),

@@ -31,8 +31,11 @@ export interface ReaderOptions {
   readonly demand: () => number;
   /** Bytes came in; the entries in them are taken next. */
   readonly received: () => void;
-  /** Takes an entry, or returns false when there is no row for it. */
-  readonly take: (buffer: Buffer, entry: EntryColumns) => boolean;
+  /**
+   * Takes an entry, or returns false when there is no row for it. `again`: it had been given out before, and
+   * may be settled by now.
+   */
+  readonly take: (buffer: Buffer, entry: EntryColumns, again: boolean) => boolean;
   /** Settles an entry that is too large to be read. */
   readonly reject: (id: string, detail: string) => boolean;
   /** Entries came in: give them to the workers. */
@@ -166,7 +169,7 @@ export class StreamReader {
   }
 
   #onEntry(buffer: Buffer, entry: EntryColumns): boolean {
-    if (!this.#options.take(buffer, entry)) return false;
+    if (!this.#options.take(buffer, entry, this.#cursor !== '>')) return false;
     this.#takenInReply += 1;
     if (this.#cursor !== '>') this.#lastId = buffer.toString('latin1', entry.idStart, entry.idEnd);
     return true;

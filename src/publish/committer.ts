@@ -27,6 +27,8 @@ export interface CommitStream {
 
 export interface CommitterOptions {
   readonly endpoint: RedisEndpoint;
+  /** The name under which this engine reads. */
+  readonly consumer: string;
   readonly streams: readonly CommitStream[];
   /** Every command of the batch is answered. */
   readonly onSettled: (batch: Batch) => void;
@@ -136,7 +138,7 @@ export class Committer {
     if (count === 0) return;
     const { name, group, predictions, predictionsMax } = this.#options.streams[stream] as CommitStream;
     const start = commands.length;
-    commands.array(9 + 5 * count);
+    commands.array(10 + 5 * count);
     commands.ascii('EVALSHA');
     commands.ascii(this.#commitSha);
     commands.ascii('2');
@@ -146,6 +148,7 @@ export class Committer {
     commands.utf8(model);
     commands.int(batch.inferUs);
     commands.int(predictionsMax);
+    commands.utf8(batch.firstHand ? this.#options.consumer : '');
     for (let row = 0; row < rows; row += 1) {
       const mine = origin[row] === stream || (record && origin[row] === ORIGIN_DIRECT);
       const at = row * ROW_COLUMNS;

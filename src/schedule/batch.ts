@@ -34,6 +34,8 @@ export class Batch {
   arenaInUsed = 0;
   /** The earliest of the rows' deadlines, Unix milliseconds. */
   deadlineMs = Number.POSITIVE_INFINITY;
+  /** Every stream row was given out by Redis for the first time. */
+  firstHand = true;
   /** Times a worker died on this batch. */
   crashes = 0;
   /** Rows that somebody else had settled before: of the predicted ones, and of the others. */
@@ -107,6 +109,7 @@ export class Batch {
     this.rows = 0;
     this.arenaInUsed = 0;
     this.deadlineMs = Number.POSITIVE_INFINITY;
+    this.firstHand = true;
     this.crashes = 0;
     this.duplicatesOk = 0;
     this.duplicatesDead = 0;

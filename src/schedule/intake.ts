@@ -23,6 +23,7 @@ export const ENTRY_FIELDS = [
 ] as const;
 const [KEY, MODEL, FEATURES, DATA, DEADLINE, PRIORITY, EVENT, TRACE] = [0, 1, 2, 3, 4, 5, 6, 7] as const;
 const PRIORITY_MAX = 2;
+const DASH = 0x2d;
 
 /** A lane of batches with the model that they are for. */
 export interface ModelLane extends Lane<Batch> {
@@ -89,8 +90,11 @@ export class Intake {
     return rows;
   }
 
-  /** Takes one stream entry; false when there is no row for it now. */
-  take(stream: IntakeStream, buffer: Buffer, entry: EntryColumns): boolean {
+  /**
+   * Takes one stream entry, which may have been given out before (`again`); false when there is no row for it
+   * now.
+   */
+  take(stream: IntakeStream, buffer: Buffer, entry: EntryColumns, again = false): boolean {
     this.#reason = '';
     const lane = this.#laneOf(stream, buffer, entry);
     if (this.#reason === '') this.#check(lane as ModelLane, buffer, entry);
@@ -103,6 +107,7 @@ export class Intake {
     const batch = this.#room(lane, dataBytes, false);
     if (batch === null) return false;
     const row = batch.rows;
+    if (again) batch.firstHand = false;
     if (dataStart >= 0) placeData(batch, row, buffer, dataStart, dataBytes);
     else placeFeatures(batch, row, lane, buffer, fields[2 * FEATURES] as number);
     batch.table[row * ROW_COLUMNS + ROW.encoding] = stream.json ? ENCODING.json : ENCODING.msgpack;
@@ -231,6 +236,8 @@ export class Intake {
       this.#reason = `event: ${valueBytes(fields, EVENT)} bytes; at most ${eventIdBytesMax} are taken`;
     } else if (valueBytes(fields, TRACE) > traceBytesMax) {
       this.#reason = `trace: ${valueBytes(fields, TRACE)} bytes; a traceparent has ${traceBytesMax}`;
+    } else if (!isTraceparent(buffer, fields)) {
+      this.#reason = 'trace: must be a W3C traceparent';
     } else if (!inRange(buffer, fields, DEADLINE, 1, deadlineMsMax)) {
       this.#reason = `deadline_ms: must be a whole number from 1 to ${deadlineMsMax}`;
     } else if (!inRange(buffer, fields, PRIORITY, 0, PRIORITY_MAX)) {
@@ -277,7 +284,7 @@ function equalBytes(buffer: Uint8Array, start: number, end: number, other: Uint8
 /** The milliseconds of an entry id, the part before the dash. */
 function idMs(buffer: Uint8Array, start: number, end: number): number {
   let value = 0;
-  for (let at = start; at < end && buffer[at] !== 0x2d; at += 1)
+  for (let at = start; at < end && buffer[at] !== DASH; at += 1)
     value = value * 10 + (buffer[at] as number) - 48;
   return value;
 }
@@ -300,4 +307,41 @@ function inRange(buffer: Uint8Array, fields: Int32Array, field: number, min: num
   if (start < 0) return true;
   const value = wholeNumber(buffer, start, fields[2 * field + 1] as number);
   return value >= min && value <= max;
+}
+
+/** version-traceid-spanid-flags: where its dashes stand, and how long it is without what later versions add. */
+const [TRACE_ID_DASH, SPAN_ID_DASH, FLAGS_DASH, TRACEPARENT_BYTES] = [2, 35, 52, 55] as const;
+
+/**
+ * By https://www.w3.org/TR/trace-context/#traceparent-header: lower-case hex, no id all zeros, version ff never,
+ * and only versions after 00 may say more. True also when the entry has no such field.
+ */
+function isTraceparent(buffer: Uint8Array, fields: Int32Array): boolean {
+  const start = fields[2 * TRACE] as number;
+  if (start < 0) return true;
+  const bytes = (fields[2 * TRACE + 1] as number) - start;
+  if (bytes < TRACEPARENT_BYTES) return false;
+  let version = 0;
+  let traceId = 0;
+  let spanId = 0;
+  for (let i = 0; i < TRACEPARENT_BYTES; i += 1) {
+    const byte = buffer[start + i] as number;
+    if (i === TRACE_ID_DASH || i === SPAN_ID_DASH || i === FLAGS_DASH) {
+      if (byte !== DASH) return false;
+      continue;
+    }
+    const digit = hexDigit(byte);
+    if (digit < 0) return false;
+    if (i < TRACE_ID_DASH) version = version * 16 + digit;
+    else if (i < SPAN_ID_DASH) traceId |= digit;
+    else if (i < FLAGS_DASH) spanId |= digit;
+  }
+  if (version === 0xff || traceId === 0 || spanId === 0) return false;
+  return bytes === TRACEPARENT_BYTES || (version > 0 && buffer[start + TRACEPARENT_BYTES] === DASH);
+}
+
+/** The value of a hexadecimal digit in lower case, or -1. */
+function hexDigit(byte: number): number {
+  if (byte >= 0x30 && byte <= 0x39) return byte - 0x30;
+  return byte >= 0x61 && byte <= 0x66 ? byte - 0x61 + 10 : -1;
 }

@@ -33,13 +33,17 @@ export function newBatch(rejects = false): Batch {
   });
 }
 
+/** The one that `deliver` gives events to. */
+export const CONSUMER = 'reader';
+
 /** A committer under test, and what it has said to be settled. */
 export class Settling {
   readonly committer: Committer;
   readonly settled: Batch[] = [];
 
   constructor(endpoint: RedisEndpoint, streams = [STREAM, SECOND]) {
-    this.committer = new Committer({ endpoint, streams, onSettled: (batch) => this.settled.push(batch) });
+    const onSettled = (batch: Batch) => this.settled.push(batch);
+    this.committer = new Committer({ endpoint, consumer: CONSUMER, streams, onSettled });
     this.committer.start();
   }
 
@@ -50,9 +54,10 @@ export class Settling {
   /** Settles rows in a batch of their own. */
   settle(
     rows: readonly RowSpec[],
-    { model = 'm@1', record = null as number | null, rejects = false } = {},
+    { model = 'm@1', record = null as number | null, rejects = false, firstHand = true } = {},
   ): Batch {
     const batch = fillBatch(newBatch(rejects), rows);
+    batch.firstHand = firstHand;
     this.committer.settle(batch, model, record);
     return batch;
   }
@@ -68,7 +73,7 @@ export async function deliver(redis: Redis, count: number, stream = STREAM): Pro
   const ids: string[] = [];
   for (let i = 0; i < count; i += 1)
     ids.push(String(await redis.xadd(stream.name, '*', 'key', `k${i}`, 'data', `d${i}`)));
-  await redis.xreadgroup('GROUP', stream.group, 'reader', 'COUNT', count, 'STREAMS', stream.name, '>');
+  await redis.xreadgroup('GROUP', stream.group, CONSUMER, 'COUNT', count, 'STREAMS', stream.name, '>');
   return ids;
 }
 
