@@ -25,7 +25,9 @@ export const limitsDefault = {
   slabArenaBytes: 262_144,
 
   // Time.
-  /** One batch in a worker; past it the worker is taken for hung, and replaced unless it is in native code. */
+  /**
+   * One batch in a worker; past it the worker is taken for hung, and replaced unless it is in native code.
+   */
   inferMsMax: 5000,
   /** From loading a model to its last golden vector. */
   modelLoadMsMax: 60_000,
