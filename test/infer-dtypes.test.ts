@@ -109,6 +109,35 @@ test.each(Object.entries(cases))('%s goes in and comes out', async (dtype, given
   expect(outcomes).toEqual([ok(packed), refused, ok(json), ok(packed), ok(packed), ok(json)]);
 });
 
+test('a 64-bit integer beyond what a JSON number holds is refused, and exact as text', async () => {
+  const inexact = 'a number beyond 2^53 - 1 is not exact: give it as a string (got ';
+  for (const [dtype, sign] of [
+    ['int64', ''],
+    ['int64', '-'],
+    ['uint64', ''],
+  ] as const) {
+    const model = await loadFixture(`same_${dtype}`);
+    const text = (x: string) => ({ data: Buffer.from(`{"x":[0,${x},0]}`), json: true });
+    const [least, beyond] = [`${sign}9007199254740991`, `${sign}9007199254740993`];
+    const outcomes = await runRows(model, [
+      text(least),
+      text(beyond),
+      text(`"${beyond}"`),
+      { data: pack({ x: [0, BigInt(beyond), 0] }), json: true },
+      { data: pack({ x: [0, Number(beyond), 0] }), json: true },
+    ]);
+    const refused = { status: 'invalid', detail: `x[1]: ${inexact}${sign}9007199254740992)` };
+    const exact = { status: 'ok', outputs: { y: [0, beyond, 0] } };
+    expect(outcomes).toMatchObject([
+      { status: 'ok', outputs: { y: [0, Number(least), 0] } },
+      refused,
+      exact,
+      exact,
+      refused,
+    ]);
+  }
+});
+
 test('text goes in and comes out, and has no raw form', async () => {
   const model = await loadFixture('same_string');
   const x = ['Björk', '', '音楽 🎵'];

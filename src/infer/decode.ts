@@ -322,9 +322,14 @@ function coerce(dtype: Dtype, value: unknown, path: string): number | bigint | s
     const [least, most] = INTEGER_RANGE[dtype]!;
     let whole: number | bigint | undefined;
     if (typeof value === 'bigint' || (typeof value === 'number' && Number.isInteger(value))) whole = value;
-    // JSON cannot carry more than 53 bits in a number: longer ones travel as text.
+    // Longer ones than a number carries (below) travel as text.
     else if (typeof value === 'string' && /^-?\d{1,20}$/.test(value)) whole = BigInt(value);
-    if (whole !== undefined && whole >= least && whole <= most) return whole;
+    if (whole !== undefined && whole >= least && whole <= most) {
+      if (typeof whole === 'bigint' || Number.isSafeInteger(whole)) return whole;
+      // JSON.parse has rounded it already: what was meant is lost.
+      const wanted = 'a number beyond 2^53 - 1 is not exact: give it as a string';
+      throw new InvalidEvent(path, `${wanted} (got ${whole})`);
+    }
   }
   throw new InvalidEvent(path, `must be ${expected(dtype)}, got ${shown(value)}`);
 }
