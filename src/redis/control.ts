@@ -33,6 +33,9 @@ export interface ControlOptions {
   readonly commandMsMax: number;
 }
 
+/** A connect, with its TLS handshake, that has not finished by then is given up. */
+const CONNECT_MS_MAX = 5_000;
+
 /**
  * Connects and checks that the server is one that Subito can use. Rejects with REDIS_UNREACHABLE or
  * REDIS_TOO_OLD.
@@ -51,25 +54,45 @@ export async function connectControl({ endpoint, commandMsMax }: ControlOptions)
     autoResendUnfulfilledCommands: false,
     maxRetriesPerRequest: 0,
     commandTimeout: commandMsMax,
+    connectTimeout: CONNECT_MS_MAX,
+    // It is a replica now: a new connection asks again where the name leads.
+    reconnectOnError: (error: Error) => error.message.startsWith('READONLY'),
     retryStrategy: (attempt: number) => Math.min(1000, 20 * 2 ** attempt),
   });
-  let reason = '';
+  let reason: Error | undefined;
+  let started = false;
   redis.on('error', (error: Error) => {
-    reason = error.message;
+    reason = error;
     notice('warn', 'CONTROL_DISCONNECTED', error.message);
+    // ioredis would go on in database 0, which is somebody else's.
+    if (isSelectRefused(error)) redis.disconnect(started);
   });
   try {
     await redis.connect();
     await checkServer(redis);
+    started = true;
   } catch (cause) {
     redis.disconnect();
     if (cause instanceof SubitoError) throw cause;
-    const text = reason || messageOf(cause);
-    throw new SubitoError('REDIS_UNREACHABLE', `cannot use Redis at ${path ?? `${host}:${port}`}: ${text}`, {
-      cause,
-    });
+    const where = path ?? `${host}:${port}`;
+    const text = unreachable(reason ?? cause, endpoint);
+    throw new SubitoError('REDIS_UNREACHABLE', `cannot use Redis at ${where}: ${text}`, { cause });
   }
   return controlOf(redis);
+}
+
+/** An error reply names its command. */
+function isSelectRefused(error: Error & { readonly command?: { readonly name: string } }): boolean {
+  return error.command?.name === 'select';
+}
+
+function unreachable(reason: unknown, { db, tls }: RedisEndpoint): string {
+  const text = messageOf(reason);
+  if (reason instanceof Error && isSelectRefused(reason)) return `database ${db}: ${text}`;
+  const code = String((reason as NodeJS.ErrnoException).code);
+  // A server without TLS waits for the end of what it takes for a command, or hangs up.
+  const noHandshake = tls !== null && /^(ETIMEDOUT|ECONNRESET|EPROTO|ERR_SSL_)/.test(code);
+  return noHandshake ? `${text}; it may not speak TLS there, which rediss:// asks for` : text;
 }
 
 /**
