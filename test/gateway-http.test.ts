@@ -2,6 +2,7 @@
 import { createConnection } from 'node:net';
 import { pack } from 'msgpackr';
 import { afterEach, expect, test } from 'vitest';
+import { tensorsOf } from '../src/gateway/routes/tensors.ts';
 import type { Started } from './support/gateway.ts';
 import { OK, start, stopGateways, until } from './support/gateway.ts';
 
@@ -109,6 +110,35 @@ test('rows go in as events and come out as tensors', async () => {
     },
   ]);
   expect(started.backend.direct[0]?.event).toMatchObject({ model: 'genre@3', key: 'u42', deadlineMs: 50 });
+});
+
+test('64-bit integers that a JSON number would round travel as text, and stay INT64', async () => {
+  const started = await start();
+  started.backend.answer = () => ({ ...OK, outputs: pack({ score: 1 }) });
+  const [exact, rounded] = ['9007199254740993', 9007199254740992];
+  const plays = (data: unknown[]) => ({
+    inputs: [{ name: 'plays', shape: [data.length], datatype: 'INT64', data }],
+  });
+  expect((await post(started, INFER, plays([1, exact]))).status).toBe(200);
+  expect(started.backend.direct.map(({ data }) => data)).toEqual([{ plays: 1 }, { plays: exact }]);
+  const refused = await post(started, INFER, plays([1, rounded]));
+  expect([refused.status, await refused.json()]).toEqual([
+    400,
+    {
+      error: 'inputs[0].data[1]: a number beyond 2^53 - 1 is not exact: give it as a string',
+      code: 'invalid_request',
+    },
+  ]);
+  for (const dtype of ['int64', 'uint64'] as const) {
+    const rows = [{ y: [1, exact] }, { y: [2, 3] }];
+    expect(tensorsOf(rows, [{ name: 'y', dtype, shape: [2] }])).toEqual([
+      { name: 'y', datatype: dtype.toUpperCase(), shape: [2, 2], data: [1, exact, 2, 3] },
+    ]);
+  }
+  // Text of a text output stays text, whatever it looks like.
+  expect(tensorsOf([{ y: '1' }], [{ name: 'y', dtype: 'string', shape: [] }])).toMatchObject([
+    { datatype: 'BYTES', data: ['1'] },
+  ]);
 });
 
 test('outputs can be chosen, and one that is not there is an error', async () => {

@@ -227,6 +227,11 @@ test('outputs keep their bytes where the encodings agree', () => {
   expect(Buffer.from(recode(pack({ n: 2n ** 40n, f: Number.NaN }), true)).toString()).toBe(
     '{"n":1099511627776,"f":null}',
   );
+  // What a JSON number would round is text.
+  const wide = pack({ n: [2n ** 53n - 1n, 2n ** 53n + 1n, -(2n ** 53n) - 1n, 2n ** 64n - 1n] });
+  expect(Buffer.from(recode(wide, true)).toString()).toBe(
+    '{"n":[9007199254740991,"9007199254740993","-9007199254740993","18446744073709551615"]}',
+  );
   expect(Buffer.from(JSON_CODEC.encode({ t: 'pred' }, json)).toString()).toBe('{"t":"pred","d":{"a":1}}');
 });
 

@@ -28,6 +28,8 @@ export interface Codec {
 // Records, structured clones and the like are extensions of msgpackr that other decoders do not know.
 const packr = new Packr({ useRecords: false, variableMapSize: true });
 const unpackr = new Unpackr({ useRecords: false, int64AsType: 'number' });
+/** 64-bit integers stay exact. */
+const outputsUnpackr = new Unpackr({ useRecords: false, int64AsType: 'bigint' });
 const OPEN_BRACE = 0x7b;
 
 /** Throws Malformed when brackets nest too deep for the recursive encoders behind us. */
@@ -107,7 +109,8 @@ export const JSON_CODEC = jsonCodec;
 export const MSGPACK_CODEC = msgpackCodec;
 
 function jsonValue(_key: string, value: unknown): unknown {
-  if (typeof value === 'bigint') return Number(value);
+  // As the encoder of predictions has it: text, where a number would be rounded.
+  if (typeof value === 'bigint') return Number.isSafeInteger(Number(value)) ? Number(value) : String(value);
   if (ArrayBuffer.isView(value)) return Array.from(value as Uint8Array);
   return value;
 }
@@ -117,7 +120,7 @@ export function recode(outputs: Uint8Array, json: boolean): Uint8Array {
   // A JSON map begins with a brace; in MessagePack that byte is the number 123, never a map.
   const isJson = outputs[0] === OPEN_BRACE;
   if (isJson === json) return outputs;
-  if (json) return Buffer.from(JSON.stringify(unpackr.unpack(outputs), jsonValue), 'utf8');
+  if (json) return Buffer.from(JSON.stringify(outputsUnpackr.unpack(outputs), jsonValue), 'utf8');
   return packr.pack(JSON.parse(Buffer.from(outputs).toString('utf8')));
 }
 

@@ -32,9 +32,13 @@ function kindOf(datatype: string): Kind | undefined {
   return datatype === 'BYTES' ? 'text' : undefined;
 }
 
+/** Most digits that 64 bits take. */
+const WHOLE = /^-?\d{1,20}$/;
+
 const CHECKS: Readonly<Record<Kind, (value: unknown) => boolean>> = {
   float: (value) => typeof value === 'number',
-  integer: (value) => Number.isInteger(value),
+  // As text, because JSON.parse rounds numbers beyond 2^53 - 1.
+  integer: (value) => Number.isSafeInteger(value) || (typeof value === 'string' && WHOLE.test(value)),
   boolean: (value) => typeof value === 'boolean',
   text: (value) => typeof value === 'string',
 };
@@ -76,7 +80,13 @@ function columnOf(input: unknown, path: string, fields: readonly FieldSpec[]): C
     throw new InvalidEvent(`${path}.data`, `has ${values.length} elements, its shape asks for ${elements}`);
   }
   const wrong = values.findIndex((value) => !CHECKS[kind](value));
-  if (wrong >= 0) throw new InvalidEvent(`${path}.data[${wrong}]`, `is not a value of ${String(datatype)}`);
+  if (wrong >= 0) {
+    const rounded = kind === 'integer' && Number.isInteger(values[wrong]);
+    const detail = rounded
+      ? 'a number beyond 2^53 - 1 is not exact: give it as a string'
+      : `is not a value of ${String(datatype)}`;
+    throw new InvalidEvent(`${path}.data[${wrong}]`, detail);
+  }
   // [n, 1] is how many clients write a column of scalars; a field that is declared as [1] keeps its list.
   const scalar = rowShape.length === 1 && rowShape[0] === 1 && (field?.shape.length ?? 0) === 0;
   return { name, rows: rows!, rowShape: scalar ? [] : rowShape, values };
@@ -132,14 +142,14 @@ export interface OutputTensor {
 
 /**
  * The shape of nested lists; null when they are ragged or hold something else than plain values of one
- * type.
+ * type. `wide`: whole numbers may be text, as those beyond 2^53 - 1 are.
  */
-function regularShape(value: unknown): { shape: number[]; type: string } | null {
+function regularShape(value: unknown, wide: boolean): { shape: number[]; type: string } | null {
   if (!Array.isArray(value)) {
-    const type = typeof value;
+    const type = wide && typeof value === 'string' && WHOLE.test(value) ? 'number' : typeof value;
     return type === 'number' || type === 'string' || type === 'boolean' ? { shape: [], type } : null;
   }
-  const inner = value.map(regularShape);
+  const inner = value.map((one) => regularShape(one, wide));
   const first = inner[0];
   if (first === undefined) return { shape: [0], type: 'number' };
   if (first === null) return null;
@@ -163,12 +173,12 @@ export function tensorsOf(
   const names = new Set(rows.flatMap((row) => Object.keys(row)));
   return [...names].map((name) => {
     const values = rows.map((row) => row[name] ?? null);
-    const regular = regularShape(values);
+    const field = predicts.find((one) => one.name === name);
+    const regular = regularShape(values, field?.dtype === 'int64' || field?.dtype === 'uint64');
     if (regular === null) {
       const data = values.map((value) => JSON.stringify(value));
       return { name, datatype: 'BYTES', shape: [rows.length], data, parameters: { encoding: 'json' } };
     }
-    const field = predicts.find((one) => one.name === name);
     const natural = TYPE_DATATYPES[regular.type]!;
     const declared = field === undefined ? natural : DATATYPES[field.dtype];
     // What was declared holds only if the values are of that kind: a handler may write numbers as text.
