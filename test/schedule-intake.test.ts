@@ -35,6 +35,9 @@ function reasonOf(fields: Fields | null, id = ID): string {
 }
 
 const features = ['features', ROW_BYTES];
+const TRACE_ID = '4bf92f3577b34da6a3ce929d0e0e4736';
+const SPAN_ID = '00f067aa0ba902b7';
+const notTraceparent = /^trace: must be a W3C traceparent$/;
 
 describe('refused, with the field, the value and the rule', () => {
   const cases: readonly (readonly [string, Fields | null, RegExp])[] = [
@@ -58,6 +61,19 @@ describe('refused, with the field, the value and the rule', () => {
     ['key too long in bytes', [...features, 'key', 'é'.repeat(65)], /^key: 130 bytes/],
     ['event id too long', [...features, 'event', 'e'.repeat(65)], /^event: 65 bytes; at most 64 are taken$/],
     ['trace too long', [...features, 'trace', 't'.repeat(56)], /^trace: 56 bytes; a traceparent has 55$/],
+    ['trace empty', [...features, 'trace', ''], notTraceparent],
+    ['trace too short', [...features, 'trace', `00-${TRACE_ID}-${SPAN_ID}-0`], notTraceparent],
+    ['trace of other text', [...features, 'trace', 't'.repeat(55)], notTraceparent],
+    [
+      'trace in capitals',
+      [...features, 'trace', `00-${TRACE_ID.toUpperCase()}-${SPAN_ID}-01`],
+      notTraceparent,
+    ],
+    ['trace id all zeros', [...features, 'trace', `00-${'0'.repeat(32)}-${SPAN_ID}-01`], notTraceparent],
+    ['span id all zeros', [...features, 'trace', `00-${TRACE_ID}-${'0'.repeat(16)}-01`], notTraceparent],
+    ['trace of no version', [...features, 'trace', `ff-${TRACE_ID}-${SPAN_ID}-01`], notTraceparent],
+    ['trace with odd dashes', [...features, 'trace', `00_${TRACE_ID}-${SPAN_ID}-01`], notTraceparent],
+    ['trace with odd flags', [...features, 'trace', `00-${TRACE_ID}-${SPAN_ID}-0g`], notTraceparent],
     [
       'deadline zero',
       [...features, 'deadline_ms', '0'],
@@ -105,7 +121,12 @@ describe('taken, at the very edge', () => {
     ['longest key', [...features, 'key', 'k'.repeat(128)]],
     ['empty key', [...features, 'key', '']],
     ['longest event id', [...features, 'event', 'e'.repeat(64)]],
-    ['longest trace', [...features, 'trace', 't'.repeat(55)]],
+    ['trace', [...features, 'trace', `00-${TRACE_ID}-${SPAN_ID}-01`]],
+    ['trace of a later version', [...features, 'trace', `cc-${TRACE_ID}-${SPAN_ID}-ff`]],
+    [
+      'trace with the smallest ids',
+      [...features, 'trace', `00-${'1'.padStart(32, '0')}-${'1'.padStart(16, '0')}-00`],
+    ],
     ['shortest deadline', [...features, 'deadline_ms', '1']],
     ['longest deadline', [...features, 'deadline_ms', '3600000']],
     ['priority 0', [...features, 'priority', '0']],
@@ -118,6 +139,17 @@ describe('taken, at the very edge', () => {
   test.each(cases)('%s', (_, fields) => {
     expect(reasonOf(fields)).toBe('');
   });
+});
+
+test('only a later version of traceparent may say more', () => {
+  const reasonWith = (trace: string): string | undefined => {
+    const bench = intakeBench(MODELS, { traceBytesMax: 60 });
+    take(bench, [...features, 'trace', trace]);
+    return bench.rejects.open?.details[0];
+  };
+  expect(reasonWith(`01-${TRACE_ID}-${SPAN_ID}-01-new`)).toBeUndefined();
+  expect(reasonWith(`01-${TRACE_ID}-${SPAN_ID}-01new`)).toMatch(notTraceparent);
+  expect(reasonWith(`00-${TRACE_ID}-${SPAN_ID}-01-new`)).toMatch(notTraceparent);
 });
 
 test('the columns and the slab hold what the entry said', () => {

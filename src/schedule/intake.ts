@@ -309,7 +309,9 @@ function inRange(buffer: Uint8Array, fields: Int32Array, field: number, min: num
   return value >= min && value <= max;
 }
 
-/** version-traceid-spanid-flags: where its dashes stand, and how long it is without what later versions add. */
+/**
+ * version-traceid-spanid-flags: where its dashes stand, and how long it is without what later versions add.
+ */
 const [TRACE_ID_DASH, SPAN_ID_DASH, FLAGS_DASH, TRACEPARENT_BYTES] = [2, 35, 52, 55] as const;
 
 /**
