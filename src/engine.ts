@@ -319,5 +319,6 @@ function stateOf(
   if (!committer.connected) reasons.push('the committer is not connected to Redis');
   else if (committer.refusal !== '') reasons.push(`Redis refuses settlements: ${committer.refusal}`);
   if (!readers.every((reader) => reader.connected)) reasons.push('a reader is not connected to Redis');
+  for (const { refusal } of readers) if (refusal !== '') reasons.push(`Redis refuses to be read: ${refusal}`);
   return { state: reasons.length === 0 ? 'running' : 'reconnecting', reasons };
 }

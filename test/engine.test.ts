@@ -53,6 +53,56 @@ describe('models that are only an ONNX file', () => {
   });
 });
 
+describe('while Redis refuses to be read', () => {
+  let running: TestEngine;
+  beforeAll(async () => {
+    running = await startTestEngine(modelsDir({ mlp: { from: MLP } }));
+  });
+  afterAll(() => running.stop());
+
+  /** The status of the readiness check, with its reasons. */
+  async function ready(): Promise<string> {
+    const response = await fetch(`${running.engine.url}/v2/health/ready`);
+    const { reasons } = (await response.json()) as { reasons?: string[] };
+    return [response.status, ...(reasons ?? [])].join(' ');
+  }
+
+  const cases: readonly (readonly [string, string, string[][], string[][]])[] = [
+    [
+      'a key of another type',
+      'WRONGTYPE',
+      [
+        ['DEL', 'events'],
+        ['SET', 'events', 'x'],
+      ],
+      [['DEL', 'events']],
+    ],
+    [
+      'a user who may not',
+      'NOPERM',
+      [['ACL', 'SETUSER', 'default', '-xreadgroup']],
+      [['ACL', 'SETUSER', 'default', '+xreadgroup']],
+    ],
+    ['a replica', 'READONLY', [['REPLICAOF', '127.0.0.1', '1']], [['REPLICAOF', 'NO', 'ONE']]],
+  ];
+  test.each(cases)('%s: readiness says so until it is put right', async (_, code, wrong, right) => {
+    const say = async (commands: string[][]) => {
+      for (const [name = '', ...args] of commands) await running.client.call(name, args);
+    };
+    const settings = { timeout: 10_000 };
+    await expect.poll(ready, settings).toBe('200');
+    await say(wrong);
+    // A reader of a replica connects again and again; whether it is connected just now is another reason.
+    await expect.poll(ready, settings).toMatch(new RegExp(`^503 .*Redis refuses to be read: ${code}`));
+    expect(running.engine.backend.stats()).toMatchObject({ state: 'reconnecting' });
+    await say(right);
+    await expect.poll(ready, settings).toBe('200');
+    const features = Buffer.alloc(256);
+    const id = await running.client.xadd('events', '*', 'key', 'u', 'features', features);
+    await predictionOf(running.client, id as string);
+  });
+});
+
 describe('malformed events', () => {
   let running: TestEngine;
   const manifest = `

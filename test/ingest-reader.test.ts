@@ -307,10 +307,28 @@ describe('recovery', () => {
     cleanups.push(notices.stop);
     const intake = await new Intake().start();
     await until('refused', () => notices.codes().includes('READER_REFUSED'));
+    await until('says so', () => intake.reader.refusal.startsWith('WRONGTYPE'));
     await redis.del('events');
     const ids = await add(2);
     await intake.got(2);
     expect(intake.ids).toEqual(ids);
+    await until('says nothing more', () => intake.reader.refusal === '');
+  });
+
+  test('a server that became a replica is asked for anew, where its name leads by then', async () => {
+    await group();
+    const relay = await Relay.to(server.port);
+    cleanups.push(() => relay.close());
+    const intake = await new Intake({ endpoint: endpointOf(server, relay.port), blockMs: 50 }).start();
+    cleanups.push(() => redis.replicaof('NO', 'ONE'));
+    await redis.replicaof('127.0.0.1', 1);
+    await until('asks again', () => relay.connections > 2);
+    expect(intake.reader.refusal).toMatch(/^READONLY/);
+    await redis.replicaof('NO', 'ONE');
+    const ids = await add(1);
+    await intake.got(1);
+    expect(intake.ids).toEqual(ids);
+    expect(intake.reader.refusal).toBe('');
   });
 
   test('a read that somebody else ends is asked again', async () => {

@@ -114,7 +114,7 @@ test('a reconnect that may not select its database writes to no other one', asyn
   controls.push(control);
   const redis = own.connect();
   await redis.acl('SETUSER', 'default', '-select');
-  await redis.client('KILL', 'TYPE', 'normal', 'SKIPME', 'yes');
+  await redis.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes');
   const outcomes: unknown[] = [];
   for (let i = 0; i < 30; i += 1) {
     outcomes.push(await control.append('a', ['x', 'y']).catch((error: { code: string }) => error.code));

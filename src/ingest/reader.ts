@@ -12,6 +12,7 @@
  * already is then seen twice, and settled once, because the commit acknowledges first.
  */
 
+import { messageOf } from '../errors.ts';
 import { channels, notice } from '../observe/channels.ts';
 import type { RedisEndpoint } from '../redis/endpoint.ts';
 import { encodeCommand } from '../redis/resp.ts';
@@ -65,6 +66,8 @@ export class StreamReader {
   #takenInReply = 0;
   #bytesInReply = 0;
   #stopped: (() => void) | null = null;
+  /** What the server says against being read now; '' while it refuses nothing. */
+  refusal = '';
 
   constructor(options: ReaderOptions) {
     this.#options = options;
@@ -186,6 +189,7 @@ export class StreamReader {
 
   #onReplyEnd(entries: number): void {
     this.#reading = false;
+    this.refusal = '';
     if (this.#cursor !== '>') this.#cursor = entries === 0 ? '>' : this.#lastId;
     if (entries > 0 && channels.read.hasSubscribers) {
       channels.read.publish({ stream: this.#options.stream, rows: entries, bytes: this.#bytesInReply });
@@ -200,10 +204,22 @@ export class StreamReader {
     this.#endStop();
     if (this.#stopping) return;
     notice('warn', 'READER_REFUSED', `${this.#options.stream}: ${message}`);
-    const again = () => setTimeout(() => this.#read(), RETRY_MS);
     // Redis 7.0 ends a wait with UNBLOCKED when the stream is deleted; NOGROUP comes only to the next read.
-    if (/^(NOGROUP|UNBLOCKED)/.test(message)) this.#options.createGroup().then(again, again);
-    else again();
+    if (/^(NOGROUP|UNBLOCKED)/.test(message)) {
+      this.#options.createGroup().then(
+        () => this.#again(''),
+        (error: unknown) => this.#again(messageOf(error)),
+      );
+    } else this.#again(message);
+  }
+
+  #again(refusal: string): void {
+    this.refusal = refusal;
+    setTimeout(() => {
+      // It is a replica now: a new connection asks again where the name leads.
+      if (refusal.startsWith('READONLY') && this.#socket.isOpen) this.#socket.fail(refusal);
+      else this.#read();
+    }, RETRY_MS);
   }
 
   #endStop(): void {
