@@ -131,7 +131,7 @@ test('the variables that Kubernetes makes of Services are not ours', () => {
 const bad: [yaml: string, ...expected: string[]][] = [
   ['gateway: {port: 70000}', 'gateway.port = 70000', 'whole number from 0 to 65535'],
   ['gateway: {port: "x"}', 'gateway.port = "x"', 'whole number'],
-  ['gateway: {prot: 1}', 'gateway.prot = 1', 'did you mean port?'],
+  ['gateway: {prot: 1}', 'gateway.prot = ***', 'did you mean port?'],
   ['gatway: {port: 1}', 'gatway = {"port":1}', 'did you mean gateway?'],
   ['zzz: 1', 'zzz = 1', 'use one of redis, streams'],
   ['gateway: {host: 0.0.0.0}', 'gateway.host = "0.0.0.0"', 'gateway.insecure: true', '127.0.0.1'],
@@ -236,6 +236,28 @@ test('no secret is ever shown, in errors or by redact', () => {
   const secret = 'geheim-geheim-geheim-geheim-geheim';
   const token = { SUBITO_GATEWAY_AUTH: `{jwt: {secret: ${secret}, issuer: i, audience: a}}` };
   expect(failure(() => loadConfig({ env: token })).message).not.toContain('geheim');
+  // Nor under a key that was meant to hold one, or where secrets live.
+  for (const text of [
+    'redis: {passwrd: geheim}',
+    'redis: {pasword: geheim, url: redis://h, embedded: {}}',
+    'redis: {auth: {word: [geheim]}}',
+    'redis: [{auth: geheim}]',
+    'redis: {tls: {phrase: geheim}}',
+    'gateway: {auth: {jwt: {secrt: geheim}}}',
+    'gateway: {auth: {jwtt: {key: geheim}}}',
+    'gateway: {kee: geheim}',
+    'redsi: {word: geheim}',
+    'log: {tokn: geheim}',
+    'sceret: geheim',
+    'streams: [{name: a, pwd: geheim}]',
+  ]) {
+    const error = failure(() => fromYaml(text));
+    expect(error.message, text).toContain('***');
+    expect(error.message + JSON.stringify(error.detail), text).not.toContain('geheim');
+  }
+  // What cannot be one is shown: it helps.
+  expect(failure(() => fromYaml('log: {levl: debug}')).message).toContain('log.levl = "debug"');
+  expect(failure(() => fromYaml('gateway: {port: x1}')).message).toContain('gateway.port = "x1"');
   const config = loadConfig({
     env: { SUBITO_REDIS_PASSWORD: 'geheim', SUBITO_REDIS_URL: 'redis://h' },
   });

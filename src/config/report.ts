@@ -22,6 +22,18 @@ export function keyText(path: Path): string {
 }
 
 const secretKey = /password|secret|token/i;
+/** What a key that hides its value in an error may have been meant to be. */
+const secretWords = [
+  'password',
+  'passwd',
+  'passphrase',
+  'pass',
+  'pwd',
+  'secret',
+  'token',
+  'credentials',
+  'api_key',
+];
 
 /** Hides the credentials of a URL: redis://user:pw@host -> redis://***@host. The last @ ends them. */
 function redactText(value: string): string {
@@ -40,10 +52,33 @@ export function redact(value: unknown): unknown {
   return copy;
 }
 
+/** Sections that hold secrets: what stands under a key there that does not exist may be one. */
+const guarded = ['redis', 'gateway'];
+
+/** Whether a value in this place may be a secret, also one whose key is misspelt. */
+function isHidden(path: Path): boolean {
+  const [head, ...rest] = path;
+  const isSecret = (part: string | number) =>
+    typeof part === 'string' && (secretKey.test(part) || nearest(part, secretWords) !== undefined);
+  if (path.some(isSecret)) return true;
+  const section = typeof head === 'string' ? nearest(head, guarded) : undefined;
+  return section !== undefined && nodeAt(configJsonSchema(), [section, ...rest]) === undefined;
+}
+
+/** `redact`, and without what may be a secret for its place. */
+function conceal(path: Path, value: unknown): unknown {
+  if (isHidden(path)) return '***';
+  if (Array.isArray(value)) return value.map((inner, i) => conceal([...path, i], inner));
+  if (typeof value !== 'object' || value === null) return redact(value);
+  const entries = Object.entries(value).filter(([, inner]) => inner !== undefined);
+  return Object.fromEntries(entries.map(([key, inner]) => [key, conceal([...path, key], inner)]));
+}
+
 function valueText(path: Path, value: unknown): string {
   if (value === undefined) return 'missing';
-  if (path.some((part) => typeof part === 'string' && secretKey.test(part))) return '***';
-  const shown = JSON.stringify(redact(value)) ?? String(value);
+  const concealed = conceal(path, value);
+  if (concealed === '***') return '***';
+  const shown = JSON.stringify(concealed) ?? String(value);
   return shown.length > 80 ? `${shown.slice(0, 77)}...` : shown;
 }
 
