@@ -1,0 +1,75 @@
+// One XACK for a whole batch: only where nobody else can have settled any of it.
+import type { Redis } from 'ioredis';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { collectNotices, endpointOf, until } from './support/core.ts';
+import { startRedis, type TestRedis } from './support/redis.ts';
+import { CONSUMER, deliver, entries, pendingCount, Settling, STREAM } from './support/settle.ts';
+
+let server: TestRedis;
+let redis: Redis;
+let one: Settling;
+
+beforeAll(async () => {
+  server = await startRedis();
+  redis = server.connect();
+});
+afterAll(() => server.stop());
+beforeEach(async () => {
+  await redis.flushall();
+  one = new Settling(endpointOf(server));
+  await one.connected();
+});
+afterEach(() => one.committer.close());
+
+/** XACK commands that the server has carried out. */
+async function xacks(): Promise<number> {
+  return Number(/cmdstat_xack:calls=(\d+)/.exec(await redis.info('commandstats'))?.[1] ?? 0);
+}
+
+test('when it can only be ours, and row by row when it may not', async () => {
+  const settleAll = async (ids: readonly string[], firstHand = true) => {
+    await redis.config('RESETSTAT');
+    one.settle(
+      ids.map((id) => ({ id })),
+      { firstHand },
+    );
+    const before = one.settled.length;
+    await one.done(before + 1);
+    return await xacks();
+  };
+  expect(await settleAll(await deliver(redis, 40))).toBe(1);
+  // The reader had been given some of it before.
+  expect(await settleAll(await deliver(redis, 40), false)).toBe(40);
+  // Somebody else was given it since.
+  const taken = await deliver(redis, 40);
+  await redis.xclaim(STREAM.name, STREAM.group, 'other', 0, ...taken);
+  expect(await settleAll(taken)).toBe(40);
+  // This consumer was given it again.
+  const again = await deliver(redis, 40);
+  await redis.xreadgroup('GROUP', STREAM.group, CONSUMER, 'STREAMS', STREAM.name, '0');
+  expect(await settleAll(again)).toBe(40);
+  // It has been lying about: long enough for others to take it over.
+  const old = await deliver(redis, 40);
+  await redis.xclaim(STREAM.name, STREAM.group, CONSUMER, 0, ...old, 'IDLE', 5000, 'RETRYCOUNT', 1);
+  expect(await settleAll(old)).toBe(40);
+  expect(await pendingCount(redis)).toBe(0);
+  expect(await entries(redis, 'predictions')).toHaveLength(200);
+});
+
+test('a prediction that cannot be appended makes the rest of the batch pending again', async () => {
+  const ids = await deliver(redis, 10);
+  const { codes, stop } = collectNotices();
+  // Room for three more ids in the predictions stream.
+  await redis.xadd('predictions', '18446744073709551615-18446744073709551612', 'a', 'b');
+  one.settle(ids.map((id) => ({ id })));
+  await until('refused', () => codes().includes('COMMIT_REFUSED'));
+  stop();
+  expect(await pendingCount(redis)).toBe(7);
+  const first = (await entries(redis, 'predictions')).slice(1).map(({ source }) => source);
+  expect(first).toEqual(ids.slice(0, 3));
+  await redis.del('predictions');
+  await one.done(1);
+  const rest = (await entries(redis, 'predictions')).map(({ source }) => source);
+  expect([...first, ...rest]).toEqual(ids);
+  expect(await pendingCount(redis)).toBe(0);
+});
