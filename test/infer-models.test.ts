@@ -285,6 +285,34 @@ test('a handler that cannot be used refuses its model', async () => {
   await expect(loadFixture('classifier', { handlerPath: broken })).rejects.toThrow(/^handler\.ts: /);
   const nothing = await file('handler.ts', 'export const other = 1;');
   await expect(loadFixture('classifier', { handlerPath: nothing })).rejects.toThrow('must export `handler`');
+  const field = "{ name: 'a', dtype: 'float32', shape: [] }";
+  const good = { fields: `[${field}]`, predicts: `[${field}]`, create: 'decode() {}, encode() {}' };
+  const text = ({ fields, predicts, create }: typeof good) =>
+    `export const handler = { fields: ${fields}, predicts: ${predicts}, create: () => ({ ${create} }) };`;
+  const load = async (changes: Partial<typeof good>) =>
+    loadFixture('classifier', { handlerPath: await file('handler.ts', text({ ...good, ...changes })) });
+  await expect(load({})).resolves.toBeDefined();
+  for (const [changes, message] of [
+    [
+      { create: 'decode() {}' },
+      'create() must return an object with the functions decode and encode; what it returned has no encode',
+    ],
+    [{ create: 'encode() {}' }, 'returned has no decode'],
+    [{ create: '' }, 'returned has no decode and no encode'],
+    [{ fields: 'undefined' }, 'fields must be a list of fields, such as { name'],
+    [{ predicts: '{}' }, 'predicts must be a list of fields'],
+    [{ fields: '[null]' }, 'fields[0] must be a field'],
+    [{ fields: `[${field}, { dtype: 'int8', shape: [] }]` }, 'fields[1].name must be text'],
+    [{ predicts: `[${field}, ${field}]` }, 'predicts[1].name: a is given twice'],
+    [{ fields: "[{ name: 'a', dtype: 'float', shape: [] }]" }, 'fields[0].dtype (a) must be one of float32,'],
+    [{ fields: "[{ name: 'a', dtype: 'int8' }]" }, 'fields[0].shape (a) must be a list of sizes'],
+    [{ fields: "[{ name: 'a', dtype: 'int8', shape: [0.5] }]" }, 'fields[0].shape (a)'],
+  ] as const) {
+    await expect(load(changes), message).rejects.toThrow(message);
+  }
+  const slow = `export const handler = { fields: [], predicts: [], create: async () => ({ ${good.create} }) };`;
+  const later = loadFixture('classifier', { handlerPath: await file('handler.ts', slow) });
+  await expect(later).rejects.toThrow('it must not be async');
 });
 
 test('golden cases that hold let a model in; one that does not says where and what', async () => {

@@ -4,11 +4,11 @@
 import { pathToFileURL } from 'node:url';
 import { type InferenceSession, Tensor } from 'onnxruntime-node';
 import { messageOf } from '../errors.ts';
-import { FORM, ROW, ROW_COLUMNS, type TensorSpec } from '../schedule/slab.ts';
+import { DTYPE_BYTES, FORM, ROW, ROW_COLUMNS, type TensorSpec } from '../schedule/slab.ts';
 import { FieldDecoder } from './decode.ts';
 import { OutputEncoder } from './encode.ts';
 import { checkGolden, type Golden, readGolden } from './golden.ts';
-import type { Handler, RowCodec } from './handler.ts';
+import type { FieldSpec, Handler, RowCodec } from './handler.ts';
 import {
   type Declared,
   declared,
@@ -87,11 +87,42 @@ async function loadHandler(
       throw new Error('it must export `handler` with fields, predicts and create');
     }
     const labels = Object.fromEntries(spec.outputs.map((output) => [output.name, output.labels]));
-    const codec = handler.create({ dir: spec.dir, labels });
-    return { codec, fields: handler.fields, predicts: handler.predicts };
+    checkFields(handler, 'fields');
+    checkFields(handler, 'predicts');
+    const codec = handler.create({ dir: spec.dir, labels }) as Partial<RowCodec> | undefined;
+    if (typeof codec?.decode !== 'function' || typeof codec.encode !== 'function') {
+      const missing = (['decode', 'encode'] as const).filter((name) => typeof codec?.[name] !== 'function');
+      const promised = codec instanceof Promise ? '; it must not be async' : '';
+      const detail = `what it returned has no ${missing.join(' and no ')}${promised}`;
+      throw new Error(`create() must return an object with the functions decode and encode; ${detail}`);
+    }
+    return { codec: codec as RowCodec, fields: handler.fields, predicts: handler.predicts };
   } catch (error) {
     throw new Error(`${file}: ${messageOf(error)}`);
   }
+}
+
+/** What the types of handler.ts promise; nothing checks them before this. */
+function checkFields(handler: Handler, list: 'fields' | 'predicts'): void {
+  const specs: unknown = handler[list];
+  const form = "{ name: 'tempo', dtype: 'float32', shape: [] }";
+  if (!Array.isArray(specs)) throw new Error(`${list} must be a list of fields, such as ${form}`);
+  specs.forEach((spec: Partial<FieldSpec> | null | undefined, i) => {
+    const at = `${list}[${i}]`;
+    if (typeof spec !== 'object' || spec === null) throw new Error(`${at} must be a field, such as ${form}`);
+    const { name, dtype, shape } = spec;
+    if (typeof name !== 'string' || name === '') throw new Error(`${at}.name must be text`);
+    if (specs.findIndex((other: Partial<FieldSpec> | null) => other?.name === name) < i)
+      throw new Error(`${at}.name: ${name} is given twice`);
+    if (typeof dtype !== 'string' || !Object.hasOwn(DTYPE_BYTES, dtype)) {
+      throw new Error(
+        `${at}.dtype (${name}) must be one of ${Object.keys(DTYPE_BYTES).join(', ')}, got ${String(dtype)}`,
+      );
+    }
+    const isShape = Array.isArray(shape) && shape.every((dim) => Number.isSafeInteger(dim) && dim >= -1);
+    if (!isShape)
+      throw new Error(`${at}.shape (${name}) must be a list of sizes: [] for a scalar, -1 if free`);
+  });
 }
 
 /** One row that the model accepts: the first golden case, or zeros and empty strings. */
