@@ -1,12 +1,17 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createConnection, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
-import { afterEach, expect, test } from 'vitest';
+import { afterEach, describe, expect, test } from 'vitest';
+import { loadConfig } from '../src/config.ts';
+import { startEngine } from '../src/engine.ts';
 import { type EmbeddedRedis, freePort, startEmbedded } from '../src/redis/embedded.ts';
+import { collectNotices, until } from './support/core.ts';
+import { MLP, modelsDir, predictionOf } from './support/engine.ts';
 import { isAlive } from './support/process.ts';
 import { startRedis } from './support/redis.ts';
 
@@ -165,6 +170,124 @@ test('a server that hangs is killed at the deadline', async () => {
   await server.stop();
   expect(performance.now() - begin).toBeLessThan(5000);
   await expect.poll(() => isAlive(server.pid)).toBe(false);
+});
+
+describe('a server that ends before its engine', () => {
+  function notices(): ReturnType<typeof collectNotices> {
+    const collected = collectNotices();
+    cleanups.push(collected.stop);
+    return collected;
+  }
+
+  test('is started again on its port, with its data, as often as it ends', async () => {
+    const { all } = notices();
+    const server = await start(tempDir());
+    const { port } = server;
+    const redis = client(server.url);
+    await redis.set('k', 'v');
+    await sleep(1200);
+    for (const [signal, said] of [
+      ['SIGKILL', 'ended with SIGKILL'],
+      ['SIGTERM', 'ended with exit code 0'],
+    ] as const) {
+      const { pid } = server;
+      process.kill(pid, signal);
+      await until('another one', () => server.pid !== pid);
+      expect(server.port).toBe(port);
+      expect(isAlive(server.pid)).toBe(true);
+      expect(await client(server.url).get('k')).toBe('v');
+      const last = all.filter(({ code }) => code === 'EMBEDDED_REDIS_DIED').at(-1);
+      expect(last).toMatchObject({ level: 'warn', message: expect.stringContaining(said) });
+      expect(last?.message).toContain('it is being restarted');
+    }
+    await server.stop();
+    expect(isAlive(server.pid)).toBe(false);
+  });
+
+  test('likewise when it was adopted', async () => {
+    const dir = tempDir();
+    const { engine, pid } = await startElsewhere(dir);
+    engine.kill('SIGKILL');
+    await once(engine, 'exit');
+    const server = await start(dir);
+    expect(server).toMatchObject({ adopted: true, pid });
+    process.kill(pid, 'SIGKILL');
+    await until('another one', () => server.pid !== pid);
+    expect(await client(server.url).ping()).toBe('PONG');
+  });
+
+  test('is not started again when only its owner’s connection ended, but still ended by stop', async () => {
+    const { codes } = notices();
+    const server = await start(tempDir());
+    const { pid } = server;
+    const redis = client(server.url);
+    const owners = async () => /id=(\d+) .*name=subito-owner/.exec(String(await redis.client('LIST')))?.[1];
+    const first = await owners();
+    await redis.call('CLIENT', 'KILL', 'ID', String(first));
+    await until('owned again', async () => ![undefined, first].includes(await owners()));
+    expect(server.pid).toBe(pid);
+    expect(codes()).not.toContain('EMBEDDED_REDIS_DIED');
+    const begin = performance.now();
+    await server.stop();
+    expect(performance.now() - begin).toBeLessThan(2000);
+    expect(isAlive(pid)).toBe(false);
+  });
+
+  test('stays down when it is being stopped meanwhile', async () => {
+    for (const waitMs of [0, 30, 220, 240, 300]) {
+      const dir = tempDir();
+      const server = await start(dir);
+      process.kill(server.pid, 'SIGKILL');
+      await sleep(waitMs);
+      await server.stop();
+      await sleep(300);
+      expect(isAlive(server.pid)).toBe(false);
+      await expect(once(createConnection(server.port, '127.0.0.1'), 'connect')).rejects.toThrow('REFUSED');
+    }
+  });
+
+  test('is given up when it ends again and again, and that is an error', async () => {
+    const { all } = notices();
+    const dir = tempDir();
+    const binary = join(tempDir(), 'redis');
+    writeFileSync(binary, '#!/bin/sh\nexec redis-server "$@"\n');
+    chmodSync(binary, 0o755);
+    const server = await startEmbedded({ port: 0, dir, binary });
+    cleanups.push(() => server.stop());
+    writeFileSync(binary, '#!/bin/sh\nexit 7\n');
+    process.kill(server.pid, 'SIGKILL');
+    await until('given up', () => all.some(({ level }) => level === 'error'), 15_000);
+    const died = all.filter(({ code }) => code === 'EMBEDDED_REDIS_DIED');
+    expect(died.map(({ level }) => level)).toEqual([...Array(5).fill('warn'), 'error']);
+    expect(died.at(-1)?.message).toMatch(/ended with exit code 7.*given up/);
+  }, 20_000);
+
+  test('is found again by the engine, which serves on', async () => {
+    const config = loadConfig({
+      env: {},
+      overrides: {
+        redis: { embedded: { dir: tempDir() } },
+        models: { path: modelsDir({ mlp: { from: MLP } }) },
+        gateway: { port: 0 },
+        workers: { max: 1 },
+      },
+    });
+    const { all } = notices();
+    const engine = await startEngine(config);
+    cleanups.push(() => engine.stop());
+    const redis = client(engine.redisUrl);
+    const send = () => redis.xadd('events', '*', 'key', 'u', 'features', Buffer.alloc(256));
+    const first = (await send()) as string;
+    await predictionOf(redis, first);
+    await sleep(1200);
+    process.kill(Number(/process_id:(\d+)/.exec(await redis.info('server'))?.[1]), 'SIGKILL');
+    const ready = async () => (await fetch(`${engine.url}/v2/health/ready`)).status;
+    await until('notices it', async () => (await ready()) === 503);
+    await until('is ready again', async () => (await ready()) === 200);
+    await predictionOf(redis, (await send()) as string);
+    await predictionOf(redis, first);
+    expect(all.map(({ code }) => code)).toContain('EMBEDDED_REDIS_DIED');
+  });
 });
 
 test('the server does not stop with the engine’s process group, as on Ctrl-C', async () => {

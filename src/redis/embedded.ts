@@ -4,14 +4,15 @@
 // must outlive the engine's own stop, which still commits. The price is that it also outlives an engine that
 // was killed. So its directory says on which port it runs, and the next start with that directory adopts it.
 // Who owns it is told by a named connection that the engine holds open: unlike a pid in a file, that ends
-// when the engine ends, however it ends.
-import { spawn } from 'node:child_process';
-import { mkdir, readFile, realpath, writeFile } from 'node:fs/promises';
+// when the engine ends, however it ends. A server that ends before its engine is started again: keeper.ts.
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdir, readFile, realpath, rename, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
 import { SubitoError } from '../errors.ts';
+import { isAlive, Keeper, type Served } from './keeper.ts';
 
 export interface EmbeddedOptions {
   /** 0: any free port, or the one of the server that is adopted. */
@@ -29,11 +30,14 @@ export interface EmbeddedOptions {
   readonly stopMsMax?: number;
   /** Default: redis-server on PATH. */
   readonly binary?: string;
+  /** Aborted: the start is given up, with nothing left behind. */
+  readonly signal?: AbortSignal;
 }
 
 export interface EmbeddedRedis {
   readonly url: string;
   readonly port: number;
+  /** Another one after a restart. */
   readonly pid: number;
   /** It was still running from an engine that did not stop it. */
   readonly adopted: boolean;
@@ -44,6 +48,8 @@ export interface EmbeddedRedis {
 const OWNER_NAME = 'subito-owner';
 const PORT_FILE = 'subito-redis.port';
 const LOG_FILE = 'redis.log';
+/** Of the server before: a crash report must outlive the restart. */
+const LAST_LOG_FILE = 'redis.last.log';
 /** A free port can be taken by another process before Redis binds it: then the next one is tried. */
 const PORT_ATTEMPTS_MAX = 5;
 const START_MS_MAX = 60_000;
@@ -55,17 +61,40 @@ const ANSWER_MS_MAX = 2000;
 /** Starts or adopts the server of `dir`. Throws REDIS_MISSING, _PORT_BUSY, _DIR_IN_USE or _START_FAILED. */
 export async function startEmbedded(options: EmbeddedOptions): Promise<EmbeddedRedis> {
   const dir = await makeDir(options.dir);
+  const { served, port } = await open(dir, options);
+  const keeper = new Keeper({
+    dir,
+    served,
+    open: async (signal) => (await open(dir, { ...options, port, signal })).served,
+    end: ({ owner, pid }) => endServer(owner, pid, options.stopMsMax ?? STOP_MS_MAX),
+  });
+  return {
+    url: `redis://127.0.0.1:${port}`,
+    port,
+    get pid() {
+      return keeper.pid;
+    },
+    adopted: served.child === null,
+    stop: () => keeper.stop(),
+  };
+}
+
+async function open(
+  dir: string,
+  options: EmbeddedOptions,
+): Promise<{ readonly served: Served; readonly port: number }> {
   const orphan = await findRunning(dir);
   if (orphan !== undefined) {
-    if (options.port === 0 || options.port === orphan.port)
-      return own(orphan.owner, orphan.port, options, true);
+    const { owner, port } = orphan;
+    if (options.port === 0 || options.port === port) return { served: await own(owner, null, options), port };
     // It serves the same data on a port that nobody asked for any more.
-    await endServer(orphan.owner, await serverPid(orphan.owner), options.stopMsMax ?? STOP_MS_MAX);
+    await endServer(owner, await serverPid(owner), options.stopMsMax ?? STOP_MS_MAX);
   }
   for (let attempt = 1; ; attempt++) {
     const port = options.port === 0 ? await freePort() : options.port;
     try {
-      return await own(await launch(dir, port, options), port, options, false);
+      const { owner, child } = await launch(dir, port, options);
+      return { served: await own(owner, child, options), port };
     } catch (error) {
       const isTaken = error instanceof SubitoError && error.code === 'REDIS_PORT_BUSY';
       if (!isTaken || options.port !== 0 || attempt === PORT_ATTEMPTS_MAX) throw error;
@@ -180,10 +209,14 @@ async function findRunning(dir: string): Promise<Running | undefined> {
 }
 
 /** Starts a server and returns a connection to it; what it says goes to redis.log. */
-async function launch(dir: string, port: number, options: EmbeddedOptions): Promise<Redis> {
+async function launch(
+  dir: string,
+  port: number,
+  options: EmbeddedOptions,
+): Promise<{ readonly owner: Redis; readonly child: ChildProcess }> {
   // Before the server runs: an engine killed in between leaves a port file, never a server that nobody finds.
   await writeFile(join(dir, PORT_FILE), `${port}\n`);
-  await writeFile(join(dir, LOG_FILE), '');
+  await rename(join(dir, LOG_FILE), join(dir, LAST_LOG_FILE)).catch(() => {});
   const appendonly = options.appendonly ?? true;
   const settings = {
     bind: '127.0.0.1',
@@ -211,17 +244,20 @@ async function launch(dir: string, port: number, options: EmbeddedOptions): Prom
 
   const startMsMax = options.startMsMax ?? START_MS_MAX;
   const giveUpAt = performance.now() + startMsMax;
-  while (ended === undefined && performance.now() < giveUpAt) {
-    const redis = connection(port);
+  while (ended === undefined && performance.now() < giveUpAt && !options.signal?.aborted) {
+    const owner = connection(port);
     // Something else may listen there and never answer, while Redis finds out that the port is taken.
-    const served = await Promise.race([openAndAskDir(redis).catch(() => undefined), end.promise]);
-    if (served === dir) return redis;
-    redis.disconnect();
+    const served = await Promise.race([openAndAskDir(owner).catch(() => undefined), end.promise]);
+    if (served === dir) return { owner, child };
+    owner.disconnect();
     await sleep(POLL_MS);
   }
   if (ended === undefined) {
     child.kill('SIGKILL');
-    ended = { reason: `it did not answer within ${startMsMax} ms` };
+    const reason = options.signal?.aborted
+      ? 'it was told to stop'
+      : `it did not answer within ${startMsMax} ms`;
+    ended = { reason };
   }
   throw await startFailure(binary, dir, port, ended.reason, ended.cause);
 }
@@ -246,16 +282,18 @@ async function startFailure(
 }
 
 /** Takes the server over: waits until it has loaded its data, then names the connection that says so. */
-async function own(
-  owner: Redis,
-  port: number,
-  options: EmbeddedOptions,
-  adopted: boolean,
-): Promise<EmbeddedRedis> {
+async function own(owner: Redis, child: ChildProcess | null, options: EmbeddedOptions): Promise<Served> {
   await owner.client('SETNAME', `${OWNER_NAME}-${process.pid}`);
   const startMsMax = options.startMsMax ?? START_MS_MAX;
   const giveUpAt = performance.now() + startMsMax;
   while (/loading:1/.test(await owner.info('persistence'))) {
+    if (options.signal?.aborted) {
+      await endServer(owner, await serverPid(owner), options.stopMsMax ?? STOP_MS_MAX);
+      throw new SubitoError(
+        'REDIS_START_FAILED',
+        'the embedded Redis was told to stop while it loaded its data',
+      );
+    }
     if (performance.now() > giveUpAt) {
       owner.disconnect();
       const message = `the embedded Redis in ${options.dir} still loads its data after ${startMsMax} ms`;
@@ -263,27 +301,7 @@ async function own(
     }
     await sleep(POLL_MS);
   }
-  const pid = await serverPid(owner);
-  let stopped: Promise<void> | undefined;
-  return {
-    url: `redis://127.0.0.1:${port}`,
-    port,
-    pid,
-    adopted,
-    stop: () => {
-      stopped ??= endServer(owner, pid, options.stopMsMax ?? STOP_MS_MAX);
-      return stopped;
-    },
-  };
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
-  }
+  return { owner, pid: await serverPid(owner), child };
 }
 
 /**
