@@ -104,7 +104,7 @@ export class Keeper {
       notice('warn', 'EMBEDDED_REDIS_DIED', `${why} (in ${dir}); it is being restarted`);
       return true;
     }
-    const message = `${why} (in ${dir}); given up after ${FAILURES_MAX} restarts: see redis.log, then restart`;
+    const message = `${why} (in ${dir}); given up after ${FAILURES_MAX} restarts: see redis.log`;
     notice('error', 'EMBEDDED_REDIS_DIED', message);
     return false;
   }
