@@ -112,6 +112,16 @@ test('rows go in as events and come out as tensors', async () => {
   expect(started.backend.direct[0]?.event).toMatchObject({ model: 'genre@3', key: 'u42', deadlineMs: 50 });
 });
 
+test('a body that is not UTF-8 is a 400', async () => {
+  const started = await start();
+  const body = Buffer.from('{"data":{"energy":"\xe9"}}', 'latin1');
+  const response = await fetch(started.gateway.url + INFER, { method: 'POST', body });
+  expect([response.status, await response.json()]).toEqual([
+    400,
+    { error: 'the body is not taken: not UTF-8', code: 'malformed' },
+  ]);
+});
+
 test('64-bit integers that a JSON number would round travel as text, and stay INT64', async () => {
   const started = await start();
   started.backend.answer = () => ({ ...OK, outputs: pack({ score: 1 }) });

@@ -160,6 +160,25 @@ test('text goes in and comes out, and has no raw form', async () => {
   ]);
 });
 
+test('text that is not UTF-8 is refused; a replacement character that was sent is not', async () => {
+  const model = await loadFixture('same_string');
+  const x = ['a\ufffd', 'b', 'c'];
+  const rows = [pack({ x }), Buffer.from(JSON.stringify({ x }))];
+  const sound = await runRows(
+    model,
+    rows.map((data) => ({ data })),
+  );
+  expect(sound).toMatchObject([{ outputs: { y: x } }, { outputs: { y: x } }]);
+  // The same with a byte that begins no character: 62 is the b of the second text.
+  const broken = rows.map((bytes) => {
+    const data = Buffer.from(bytes);
+    data[data.lastIndexOf('b')] = 0xff;
+    return { data };
+  });
+  const refused = { status: 'invalid', detail: 'data: holds text that is not UTF-8' };
+  expect(await runRows(model, broken)).toEqual([refused, refused]);
+});
+
 test('float64, NaN and infinities: JSON says null, MessagePack says what it is', async () => {
   const model = await loadFixture('same_float32');
   const features = new Uint8Array(new Float32Array([Number.NaN, Number.POSITIVE_INFINITY, -0]).buffer);

@@ -45,6 +45,7 @@ test('named fields: order, defaults, types; each wrong event stays alone', async
     { data: pack({ energy: 0.5, year: 1999 }) },
     { data: pack({ explicit: false, year: 1999, tempo: null, energy: 0.5 }) },
     { data: Buffer.from(' {"year":1999,"energy":0.5}') },
+    { data: Buffer.from('\ufeff{"year":1999,"energy":0.5}') },
     { features },
   ]);
   for (const outcome of same) expect(outcome).toEqual(same[0]);
@@ -69,6 +70,8 @@ test('named fields: order, defaults, types; each wrong event stays alone', async
     [text('{"energy":1,"year":1'), /^data: .*JSON/],
     [text('{"energy":1,"year":1,"__proto__":{"x":1}}'), '__proto__: is not a field of this model'],
     [text('{"energy":1,"year":1,"constructor":1}'), 'constructor: is not a field of this model'],
+    [{ data: Buffer.from('{"energy":1,"year":1,"\xe9":1}', 'latin1') }, 'data: holds text that is not UTF-8'],
+    [{ data: Buffer.from('\xef{"energy":1,"year":1}', 'latin1') }, 'data: holds text that is not UTF-8'],
     [{ data: new Uint8Array(0) }, 'data: must be a map of named fields, got nothing'],
     [{ data: pack({ energy: 1, year: 1 }).subarray(0, 12) }, 'data: ends in the middle of a value'],
     [

@@ -3,6 +3,7 @@
  * interpreted here: it goes to the engine as encoded bytes, and outputs come back the same way and are
  * spliced into the frame.
  */
+import { isUtf8 } from 'node:buffer';
 import { Packr, Unpackr } from 'msgpackr';
 import { isMap, Malformed, mapEntries, NESTING_MAX, withEntry } from './msgpack.ts';
 
@@ -55,9 +56,12 @@ function isRecord(value: unknown): value is Record<string, unknown> {
 /** Parses one JSON object of limited depth. Throws Malformed. */
 export function parseJsonObject(bytes: Uint8Array): Record<string, unknown> {
   checkJsonNesting(bytes);
+  const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8');
+  // Where it was not UTF-8 there are replacement characters now.
+  if (text.includes('\ufffd') && !isUtf8(bytes)) throw new Malformed('not UTF-8');
   let value: unknown;
   try {
-    value = JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8'));
+    value = JSON.parse(text);
   } catch (error) {
     throw new Malformed(error instanceof Error ? error.message : 'not JSON', { cause: error });
   }

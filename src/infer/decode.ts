@@ -2,15 +2,23 @@
 import { nearest } from '../nearest.ts';
 import type { Dtype, TensorSpec } from '../schedule/slab.ts';
 import { type FieldSpec, InvalidEvent } from './handler.ts';
-import { MessagePackReader } from './msgpack.ts';
+import { MessagePackReader, utf8Text } from './msgpack.ts';
 import type { ManifestInput } from './protocol.ts';
 import { isFloat, product, store, type TensorData } from './tensors.ts';
 
 const reader = new MessagePackReader();
 
-/** JSON begins with `{` or white space; no MessagePack map does. */
+/** JSON begins with `{`, white space or a byte order mark (EF BB BF); no MessagePack map does. */
 function isJson(first: number | undefined): boolean {
-  return first === 0x7b || first === 0x20 || first === 0x0a || first === 0x0d || first === 0x09;
+  return (
+    first === 0x7b || first === 0x20 || first === 0x0a || first === 0x0d || first === 0x09 || first === 0xef
+  );
+}
+
+/** Throws an Error when it is not UTF-8. */
+function parseJson(bytes: Buffer<ArrayBufferLike>, start: number, end: number): unknown {
+  const text = utf8Text(bytes, start, end);
+  return JSON.parse(text.charCodeAt(0) === 0xfeff ? text.slice(1) : text);
 }
 
 /** What the parsers throw, as an InvalidEvent of the whole event. */
@@ -28,7 +36,7 @@ export function parseData(
   if (start === end) throw new InvalidEvent('data', 'must be a map of named fields, got nothing');
   try {
     if (!isJson(bytes[start])) return reader.map(bytes, view, start, end);
-    const value: unknown = JSON.parse(bytes.toString('utf8', start, end));
+    const value: unknown = parseJson(bytes, start, end);
     if (typeof value === 'object' && value !== null && !Array.isArray(value))
       return value as Record<string, unknown>;
   } catch (error) {

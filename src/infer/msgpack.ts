@@ -6,6 +6,7 @@
  * write into the slab. Extensions are refused, nesting is bounded, and no length is believed before the bytes
  * are there.
  */
+import { isUtf8 } from 'node:buffer';
 import type { OutArena } from './arena.ts';
 
 export class MessagePackError extends Error {
@@ -17,6 +18,17 @@ export const DEPTH_MAX = 32;
 
 /** Keys remembered from one event for the next. */
 const KEYS_MAX = 1024;
+
+/**
+ * The text in `bytes[start, end)`. Throws a MessagePackError where it is not UTF-8: Buffer puts U+FFFD there,
+ * so only a text that holds one needs a second look.
+ */
+export function utf8Text(bytes: Buffer<ArrayBufferLike>, start: number, end: number): string {
+  const text = bytes.toString('utf8', start, end);
+  if (text.includes('\ufffd') && !isUtf8(bytes.subarray(start, end)))
+    throw new MessagePackError('holds text that is not UTF-8');
+  return text;
+}
 
 export class MessagePackReader {
   #bytes: Buffer<ArrayBufferLike> = Buffer.alloc(0);
@@ -153,7 +165,7 @@ export class MessagePackReader {
 
   #string(length: number): string {
     const at = this.#take(length);
-    return this.#bytes.toString('utf8', at, at + length);
+    return utf8Text(this.#bytes, at, at + length);
   }
 
   #items(count: number): unknown[] {
@@ -198,7 +210,7 @@ export class MessagePackReader {
     const place = this.#keyCount++;
     const known = this.#keys[place];
     if (known !== undefined && sameAscii(known, this.#bytes, at, length)) return known;
-    const key = this.#bytes.toString('utf8', at, at + length);
+    const key = utf8Text(this.#bytes, at, at + length);
     if (place < KEYS_MAX && length < 128) this.#keys[place] = key;
     return key;
   }
