@@ -276,6 +276,7 @@ test('via http: tensors as the metadata names them, status codes counted', async
   const bodies: { id: string; inputs: unknown[]; parameters: unknown }[] = [];
   const paths = new Set<string>();
   let busy = 0;
+  let unknown = 0;
   const server = createServer((request, response) => {
     if (request.method === 'GET') {
       response.end(JSON.stringify({ inputs: [{ name: 'tempo', datatype: 'FP64', shape: [-1, 1] }] }));
@@ -286,16 +287,22 @@ test('via http: tensors as the metadata names them, status codes counted', async
     request.on('data', (part: Buffer) => parts.push(part));
     request.on('end', () => {
       bodies.push(JSON.parse(Buffer.concat(parts).toString()));
-      if (bodies.length % 50 === 0) busy++;
-      response.writeHead(bodies.length % 50 === 0 ? 503 : 200);
-      response.end('{}');
+      const nth = bodies.length;
+      const refusal = { error: `event ${nth}: no such\nmodel`, code: 'unknown_model' };
+      if (nth % 50 === 0) busy++;
+      if (nth % 50 === 1) unknown++;
+      response.writeHead(nth % 50 === 0 ? 503 : nth % 50 === 1 ? 404 : 200);
+      response.end(nth % 50 === 1 ? JSON.stringify(refusal) : '{}');
     });
   });
   const url = await listen(server);
   const data = '{"tempo":120,"name":"é","tags":["a","b"]}';
   const options = { ...base, url, via: 'http', model: 'm@3', data, featuresBytes: 0, warmupS: 0 } as const;
   const report = await runLoad(options);
-  expect(report).toMatchObject({ lost: 0, errors: { 'HTTP 503': busy }, answered: report.sent - busy });
+  const answered = report.sent - busy - unknown;
+  // The reason that came first stands for all of its kind.
+  const errors = { 'HTTP 503': busy, 'HTTP 404 unknown_model: event 1: no such model': unknown };
+  expect(report).toMatchObject({ lost: 0, errors, answered });
   expect([...paths]).toEqual(['/v2/models/m/versions/3/infer']);
   expect(bodies[0]!.inputs).toEqual([
     { name: 'tempo', datatype: 'FP64', shape: [1, 1], data: [120] },

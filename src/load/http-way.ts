@@ -13,6 +13,24 @@ export interface OipInput {
   readonly shape: readonly number[];
 }
 
+/** Of a refusal's body, and of the sentence in it. */
+const REFUSAL_LENGTH_MAX = 4096;
+const SENTENCE_LENGTH_MAX = 200;
+const REFUSALS_MAX = 100;
+
+/** The gateway's `{"error":"...","code":"..."}`; empty texts where a server answers something else. */
+function refusalOf(text: string): { code: string; error: string } {
+  try {
+    const { code, error } = JSON.parse(text) as Record<string, unknown>;
+    const plain = (value: unknown) =>
+      // Control characters have no place on a terminal.
+      typeof value === 'string' ? value.replace(/\p{Cc}+/gu, ' ').slice(0, SENTENCE_LENGTH_MAX) : '';
+    return { code: plain(code), error: plain(error) };
+  } catch {
+    return { code: '', error: '' };
+  }
+}
+
 export class HttpWay implements Way {
   readonly notes: string[] = [];
   readonly #options: LoadOptions;
@@ -22,6 +40,8 @@ export class HttpWay implements Way {
   readonly #url: URL;
   /** Everything of the body after `id` and `key`. */
   readonly #bodies: string[];
+  /** By status and code, with the sentence that came first. */
+  readonly #refusals = new Map<string, string>();
   #closed = false;
 
   constructor(
@@ -63,11 +83,33 @@ export class HttpWay implements Way {
     const open = this.#url.protocol === 'https:' ? tlsRequest : request;
     const outgoing = open(this.#url, { method: 'POST', headers, agent: this.#agent }, (response) => {
       response.on('error', (error: NodeJS.ErrnoException) => settle(error.code ?? 'aborted'));
-      response.on('end', () => settle(response.statusCode === 200 ? '' : `HTTP ${response.statusCode}`));
-      response.resume();
+      if (response.statusCode === 200) {
+        response.on('end', () => settle(''));
+        response.resume();
+        return;
+      }
+      let text = '';
+      response.setEncoding('utf8');
+      response.on('data', (part: string) => {
+        if (text.length < REFUSAL_LENGTH_MAX) text += part;
+      });
+      response.on('end', () => settle(this.#refusal(response.statusCode!, text)));
     });
     outgoing.on('error', (error: NodeJS.ErrnoException) => settle(error.code ?? error.message));
     outgoing.end(body);
+  }
+
+  /** `HTTP 404 unknown_model: ...`. Sentences that differ from event to event count under the first one. */
+  #refusal(status: number, text: string): string {
+    const { code, error } = refusalOf(text);
+    const kind = code === '' ? `HTTP ${status}` : `HTTP ${status} ${code}`;
+    let named = this.#refusals.get(kind);
+    if (named === undefined) {
+      named = error === '' ? kind : `${kind}: ${error}`;
+      // A server may put anything into a code.
+      if (this.#refusals.size < REFUSALS_MAX) this.#refusals.set(kind, named);
+    }
+    return named;
   }
 
   flush(): void {}
