@@ -311,6 +311,22 @@ test('via http: tensors as the metadata names them, status codes counted', async
   ]);
 });
 
+test('without a warm-up the first events are not late', async () => {
+  const options = { ...base, durationS: 0.2, ratePerS: 1000, warmupS: 0, arrivals: 'uniform' } as const;
+  const report = await runLoad(options, {
+    makeWay: (_run, settle) => ({
+      open: async () => {},
+      send: (seq) => settle(seq, ''),
+      flush: () => {},
+      close: async () => {},
+      notes: [],
+    }),
+  });
+  expect(report).toMatchObject({ sent: 200, answered: 200 });
+  // It was a quarter of them, by the time that a thread takes to start.
+  expect(report.latenessMs.p90).toBeLessThan(10);
+});
+
 describe('options', () => {
   test.each([
     [

@@ -14,6 +14,9 @@ const at = new BigInt64Array(shared, 8, 1);
  */
 const LOOK_MS = 0.1;
 
+// Awake.
+parentPort!.postMessage(0);
+
 let rung = 0n;
 while (Atomics.load(flag, 0) === 0) {
   const next = Atomics.load(at, 0);

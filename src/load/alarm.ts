@@ -2,6 +2,7 @@
  * An alarm clock for the open loop. Node's timers count whole milliseconds and spinning would take a core
  * from the server under test; a thread asleep in Atomics.wait rings within about 0.2 ms.
  */
+import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 
 export class Alarm {
@@ -9,13 +10,19 @@ export class Alarm {
   /** Microseconds of Unix time: whole numbers can be exchanged atomically. */
   readonly #at: BigInt64Array;
   readonly #thread: Worker;
+  /** Resolves when the thread is awake; an alarm set before would ring late. Rejects when it cannot start. */
+  readonly ready: Promise<unknown>;
 
-  /** `ring` is called once for each `set`. */
-  constructor(ring: () => void) {
+  constructor() {
     const shared = new SharedArrayBuffer(16);
     this.#flag = new Int32Array(shared, 0, 2);
     this.#at = new BigInt64Array(shared, 8, 1);
     this.#thread = new Worker(new URL('./alarm-thread.ts', import.meta.url), { workerData: shared });
+    this.ready = once(this.#thread, 'message');
+  }
+
+  /** `ring` is called once for each `set`. */
+  onRing(ring: () => void): void {
     this.#thread.on('message', ring);
   }
 

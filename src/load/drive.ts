@@ -44,15 +44,17 @@ export class RunClock {
 /** Resolves when every event is answered, refused or lost, and the way is closed. */
 export async function drive(options: DriveOptions): Promise<void> {
   const { account, way, clock, abandoned, onTick } = options;
+  const alarm = new Alarm();
   try {
-    await way.open();
+    // Waking the thread takes some 50 ms: the first events would be that late.
+    await Promise.all([way.open(), alarm.ready]);
     clock.start();
     const ticker = setInterval(() => {
       account.expire(clock.now());
       onTick(clock.now(), account.interval());
     }, TICK_MS);
     try {
-      await sendAll(options);
+      await sendAll(options, alarm);
       while (account.outstanding > 0 && !abandoned.aborted) {
         await new Promise((resolve) => setTimeout(resolve, DRAIN_POLL_MS));
         account.expire(clock.now());
@@ -61,42 +63,31 @@ export async function drive(options: DriveOptions): Promise<void> {
       clearInterval(ticker);
     }
   } finally {
+    await alarm.close();
     await way.close();
   }
 }
 
 /** Resolves after the last event was sent, or when a signal stops the run. */
-async function sendAll({
-  loop,
-  account,
-  way,
-  clock,
-  stopped,
-  abandoned,
-  gapMs,
-}: DriveOptions): Promise<void> {
-  let alarm: Alarm | null = null;
-  try {
-    await new Promise<void>((resolve, reject) => {
-      const step = () => {
-        try {
-          if (stopped.aborted || abandoned.aborted) loop.stop();
-          const now = clock.now();
-          loop.pump(now, (seq, dueMs) => {
-            if (account.schedule(seq, dueMs, now)) way.send(seq);
-          });
-          way.flush();
-          if (loop.nextMs === Number.POSITIVE_INFINITY) resolve();
-          // At most a second away, so that a slow run still sees the signal.
-          else alarm!.set(clock.startMs + Math.min(Math.max(loop.nextMs, now + gapMs), now + 1000));
-        } catch (error) {
-          reject(error as Error);
-        }
-      };
-      alarm = new Alarm(step);
-      step();
-    });
-  } finally {
-    await (alarm as Alarm | null)?.close();
-  }
+async function sendAll(options: DriveOptions, alarm: Alarm): Promise<void> {
+  const { loop, account, way, clock, stopped, abandoned, gapMs } = options;
+  await new Promise<void>((resolve, reject) => {
+    const step = () => {
+      try {
+        if (stopped.aborted || abandoned.aborted) loop.stop();
+        const now = clock.now();
+        loop.pump(now, (seq, dueMs) => {
+          if (account.schedule(seq, dueMs, now)) way.send(seq);
+        });
+        way.flush();
+        if (loop.nextMs === Number.POSITIVE_INFINITY) resolve();
+        // At most a second away, so that a slow run still sees the signal.
+        else alarm.set(clock.startMs + Math.min(Math.max(loop.nextMs, now + gapMs), now + 1000));
+      } catch (error) {
+        reject(error as Error);
+      }
+    };
+    alarm.onRing(step);
+    step();
+  });
 }
