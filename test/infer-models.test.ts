@@ -242,6 +242,26 @@ test('a handler decodes and encodes; what it throws stays with its row', async (
   ]);
 });
 
+test('a handler outside a checkout imports nothing of it but types', async () => {
+  const text = `
+    import type { Handler } from '../../nowhere/handler.ts';
+    export const handler: Handler = {
+      fields: [{ name: 'a', dtype: 'float32', shape: [] }],
+      predicts: [{ name: 'b', dtype: 'bool', shape: [] }],
+      create: () => ({
+        decode({ a }) {
+          if (a !== 1) throw Object.assign(new Error('a: must be 1'), { name: 'InvalidEvent' });
+        },
+        encode: () => ({ b: true }),
+      }),
+    };`;
+  const model = await loadFixture('classifier', { handlerPath: await file('handler.ts', text) });
+  expect(await runRows(model, [{ data: pack({ a: 1 }) }, { data: pack({ a: 2 }) }])).toMatchObject([
+    { status: 'ok', outputs: { b: true } },
+    { status: 'invalid', detail: 'a: must be 1' },
+  ]);
+});
+
 test('golden cases go through the handler', async () => {
   const labels = ['a', 'b', 'c'];
   const changes = {
@@ -295,7 +315,7 @@ test('a handler that cannot be used refuses its model', async () => {
   for (const [changes, message] of [
     [
       { create: 'decode() {}' },
-      'create() must return an object with the functions decode and encode; what it returned has no encode',
+      'an object with the functions decode and encode; what it returned has no encode',
     ],
     [{ create: 'encode() {}' }, 'returned has no decode'],
     [{ create: '' }, 'returned has no decode and no encode'],
