@@ -1,6 +1,8 @@
 // The open loop and its accounting on a simulated clock.
 import { describe, expect, test } from 'vitest';
 import { Account } from '../src/load/account.ts';
+import { loadDefaults } from '../src/load/options.ts';
+import { makeReport } from '../src/load/report.ts';
 import { arrivals, OpenLoop } from '../src/load/schedule.ts';
 import { seededRandom } from '../src/random.ts';
 
@@ -61,6 +63,24 @@ describe('no coordinated omission', () => {
     expect(books.latency.p99).toBeGreaterThan(850);
     expect(books.lateness.p99).toBeGreaterThan(850);
   });
+});
+
+test('the generator is called a bottleneck when it was late often, not when its first event was', () => {
+  const warnings = (count: number, lateCount: number) => {
+    const books = account();
+    for (let seq = 0; seq < count; seq++) {
+      const nowMs = seq * 10 + (seq < lateCount ? 8 : 0.1);
+      books.schedule(seq, seq * 10, nowMs);
+      books.settle(seq, nowMs + 1, '');
+    }
+    return makeReport({ ...loadDefaults, warmupS: 0 }, books, count * 10, [], null).warnings;
+  };
+  for (const count of [3, 20, 37, 99, 100, 1000]) {
+    expect(warnings(count, 1), `${count} events`).toEqual([]);
+    expect(warnings(count, count), `${count} events`).toEqual([
+      expect.stringContaining('a bottleneck: it was 8.00 ms'),
+    ]);
+  }
 });
 
 describe('arrivals', () => {
