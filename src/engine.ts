@@ -44,6 +44,8 @@ export interface EngineOptions {
   readonly sections?: Readonly<Record<string, () => unknown>>;
   /** More JSON routes of the gateway, by path. */
   readonly routes?: Readonly<Record<string, () => unknown>>;
+  /** Aborted during the start: it is given up, and nothing of it is left behind. Later it means nothing. */
+  readonly signal?: AbortSignal;
 }
 
 export interface Engine {
@@ -70,25 +72,39 @@ const LAST_PUSH_MS = 50;
  */
 export async function startEngine(config: Config, options: EngineOptions = {}): Promise<Engine> {
   const parts = new Parts();
+  const { signal } = options;
+  const givenUp = Promise.withResolvers<never>();
+  const giveUp = () => givenUp.reject(signal?.reason);
+  signal?.addEventListener('abort', giveUp);
   try {
-    return await wire(config, options, parts);
+    signal?.throwIfAborted();
+    return await Promise.race([wire(config, options, parts), givenUp.promise]);
   } catch (error) {
     await parts.abandon();
     throw error;
+  } finally {
+    signal?.removeEventListener('abort', giveUp);
   }
 }
 
 /** What has been started so far, so that a start that fails half-way leaves nothing behind. */
 class Parts {
   readonly #closers: (() => unknown)[] = [];
+  #abandoned = false;
 
+  /** Throws when the start was given up meanwhile; the part is closed then. */
   add<T>(part: T, close: (part: T) => unknown): T {
+    if (this.#abandoned) {
+      close(part);
+      throw new Error('the start was given up');
+    }
     this.#closers.push(() => close(part));
     return part;
   }
 
   /** Last started, first closed. */
   async abandon(): Promise<void> {
+    this.#abandoned = true;
     for (const close of this.#closers.reverse()) await close();
   }
 }
@@ -106,10 +122,10 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
   const { slabArenaBytes, inferMsMax, modelLoadMsMax: loadMsMax } = limits;
   const starting = startPool({ specs, threads, providers, slabArenaBytes, inferMsMax, loadMsMax });
   parts.add(starting, async (started) => (await started.catch(() => null))?.stop());
-  const { endpoint, redisUrl } = await openRedis(config, parts);
-  const control = parts.add(await connectControl({ endpoint, commandMsMax: limits.redisCommandMsMax }), (c) =>
-    c.close(),
-  );
+  const { endpoint, redisUrl } = await openRedis(config, options, parts);
+  const { redisCommandMsMax: commandMsMax } = limits;
+  const connecting = connectControl({ endpoint, commandMsMax, signal: options.signal });
+  const control = parts.add(await connecting, (c) => c.close());
   for (const { name, group } of partitions) await control.createGroup(name, group);
   const pool = await starting;
   const allProblems = [...problems, ...pool.problems];
@@ -254,10 +270,14 @@ function packageVersion(): string {
 
 async function openRedis(
   { redis }: Config,
+  { signal }: EngineOptions,
   parts: Parts,
 ): Promise<{ endpoint: RedisEndpoint; redisUrl: string }> {
   if (redis.kind === 'url') return { endpoint: parseEndpoint(redis.url, redis), redisUrl: redis.url };
-  const server = parts.add(await startEmbedded(redis), (s) => s.stop());
+  const starting = startEmbedded({ ...redis, signal });
+  // Before it runs: one that is still starting must not be left behind either.
+  parts.add(starting, async (started) => (await started.catch(() => null))?.stop());
+  const server = await starting;
   return { endpoint: parseEndpoint(server.url), redisUrl: server.url };
 }
 

@@ -1,9 +1,14 @@
 // The engine as a process under load: asked to end, killed, started again. Every event has one outcome.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createConnection } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Redis } from 'ioredis';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { until } from './support/core.ts';
 import { MLP, modelsDir } from './support/engine.ts';
 import { startRedis, type TestRedis } from './support/redis.ts';
 
@@ -99,4 +104,53 @@ test('SIGKILL under load: the next start settles what had been read', async () =
   // At least one of the kills came while events were in hand, else this shows nothing.
   expect(cut).toBeGreaterThan(0);
   await expectOneOutcomeEach(await stop());
+});
+
+describe('SIGTERM during the start', () => {
+  function starting(...more: string[]): void {
+    const args = ['src/main.ts', 'serve', '--models', models, '--port', '0', ...more];
+    const env = { ...process.env, SUBITO_WORKERS_MAX: '1' };
+    engine = spawn(process.execPath, args, { env, stdio: ['ignore', 'ignore', 'inherit'] });
+  }
+
+  test('while Redis does not answer: it ends at once', async () => {
+    starting('--redis', redis.url.replace('redis:', 'rediss:'));
+    await until('it connects', async () => /clients:[2-9]/.test(await client.info('clients')));
+    const begin = performance.now();
+    const exit = once(engine, 'exit');
+    engine.kill('SIGTERM');
+    expect(await exit).toEqual([0, null]);
+    // The models may be loading, which is waited for; the connect would take 5 s.
+    expect(performance.now() - begin).toBeLessThan(3500);
+  });
+
+  test('the embedded Redis is not left behind', async () => {
+    for (const waitMs of [0, 5, 10, 20, 60]) {
+      const dir = mkdtempSync(join(tmpdir(), 'subito-start-'));
+      const file = join(dir, 'subito.yaml');
+      writeFileSync(file, `redis: {embedded: {dir: ${dir}}}\n`);
+      starting('--config', file);
+      await until('Redis is being started', () => existsSync(join(dir, 'subito-redis.port')), 20_000);
+      await sleep(waitMs);
+      const exit = once(engine, 'exit');
+      engine.kill('SIGTERM');
+      expect(await exit).toEqual([0, null]);
+      const port = Number(readFileSync(join(dir, 'subito-redis.port'), 'utf8'));
+      await sleep(100);
+      await expect(once(createConnection(port, '127.0.0.1'), 'connect')).rejects.toThrow('REFUSED');
+      rmSync(dir, { recursive: true });
+    }
+  }, 60_000);
+});
+
+test('a database number that does not exist ends the start, and nothing is written', async () => {
+  const args = ['src/main.ts', 'serve', '--redis', `${redis.url}/99`, '--models', models, '--port', '0'];
+  engine = spawn(process.execPath, args, { stdio: ['ignore', 'ignore', 'pipe'] });
+  let said = '';
+  engine.stderr?.on('data', (bytes: Buffer) => {
+    said += bytes.toString();
+  });
+  expect(await once(engine, 'close')).toEqual([1, null]);
+  expect(said).toMatch(/REDIS_UNREACHABLE: .*database 99: .*out of range/);
+  expect(await client.dbsize()).toBe(0);
 });

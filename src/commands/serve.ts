@@ -25,7 +25,8 @@ export async function run(given: Given): Promise<number> {
     now: Date.now,
   });
   try {
-    const engine = await startEngine(config);
+    const engine = await startUnless(signal.first, config);
+    if (engine === null) return 0;
     say(engine, config, given['json'] === true);
     await signal.first;
     await engine.stop();
@@ -33,6 +34,18 @@ export async function run(given: Given): Promise<number> {
   } finally {
     stopLog();
     signal.off();
+  }
+}
+
+/** Null: it was told to stop before the engine was up, and nothing of it is left. */
+async function startUnless(told: Promise<unknown>, config: Config): Promise<Engine | null> {
+  const giveUp = new AbortController();
+  void told.then(() => giveUp.abort());
+  try {
+    return await startEngine(config, { signal: giveUp.signal });
+  } catch (error) {
+    if (giveUp.signal.aborted) return null;
+    throw error;
   }
 }
 

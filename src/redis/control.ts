@@ -31,6 +31,8 @@ export interface ControlOptions {
   readonly endpoint: RedisEndpoint;
   /** A command not answered by then is an error. */
   readonly commandMsMax: number;
+  /** Aborted while it connects: that is given up. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** A connect, with its TLS handshake, that has not finished by then is given up. */
@@ -40,7 +42,7 @@ const CONNECT_MS_MAX = 5_000;
  * Connects and checks that the server is one that Subito can use. Rejects with REDIS_UNREACHABLE or
  * REDIS_TOO_OLD.
  */
-export async function connectControl({ endpoint, commandMsMax }: ControlOptions): Promise<Control> {
+export async function connectControl({ endpoint, commandMsMax, signal }: ControlOptions): Promise<Control> {
   const { host, port, path, username, password, db, tls } = endpoint;
   const redis = new Redis({
     ...(path === null ? { host, port } : { path }),
@@ -67,6 +69,8 @@ export async function connectControl({ endpoint, commandMsMax }: ControlOptions)
     // ioredis would go on in database 0, which is somebody else's.
     if (isSelectRefused(error)) redis.disconnect(started);
   });
+  const giveUp = () => redis.disconnect();
+  signal?.addEventListener('abort', giveUp);
   try {
     await redis.connect();
     await checkServer(redis);
@@ -77,6 +81,8 @@ export async function connectControl({ endpoint, commandMsMax }: ControlOptions)
     const where = path ?? `${host}:${port}`;
     const text = unreachable(reason ?? cause, endpoint);
     throw new SubitoError('REDIS_UNREACHABLE', `cannot use Redis at ${where}: ${text}`, { cause });
+  } finally {
+    signal?.removeEventListener('abort', giveUp);
   }
   return controlOf(redis);
 }

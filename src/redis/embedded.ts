@@ -31,7 +31,7 @@ export interface EmbeddedOptions {
   /** Default: redis-server on PATH. */
   readonly binary?: string;
   /** Aborted: the start is given up, with nothing left behind. */
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
 }
 
 export interface EmbeddedRedis {
