@@ -22,9 +22,9 @@ local consumer = ARGV[5]
 -- Once a batch is often enough for "about".
 call('XTRIM', predictions, 'MAXLEN', '~', kept)
 
--- One XACK for the whole batch costs a third of one each, but does not say whose rows were settled before. So it
--- is for batches in which there can be none: the oldest row is still this consumer's, given out once, a moment
--- ago. Whoever takes rows over, takes the oldest first, and none as young as this.
+-- One XACK for the whole batch costs a third of one each, but does not say whose rows were settled before.
+-- So it is for batches in which there can be none: the oldest row is still this consumer's, given out once,
+-- a moment ago. Whoever takes rows over, takes the oldest first, and none as young as this.
 local YOUNG_MS = 1000
 local acknowledged = false
 if consumer ~= '' and ARGV[6] ~= '' then
