@@ -82,7 +82,7 @@ async function loadHandler(
 ): Promise<{ codec: RowCodec; fields: Handler['fields']; predicts: Handler['predicts'] }> {
   const file = path.slice(path.lastIndexOf('/') + 1);
   try {
-    const { handler } = (await import(pathToFileURL(path).href)) as { handler?: Handler };
+    const { handler } = (await inNative(() => import(pathToFileURL(path).href))) as { handler?: Handler };
     if (typeof handler?.create !== 'function') {
       throw new Error('it must export `handler` with fields, predicts and create');
     }

@@ -6,8 +6,9 @@
  *   main:    halt the thread; wait until it is outside; end it.
  *   worker:  say "inside"; refuse if halted; call; say "outside".
  *
- * The worker says "inside" before it looks and the main thread halts before it looks, so one of them sees the
- * other. Native code that never returns can therefore not be ended, only reported.
+ * The same holds while Node loads the worker's modules: a thread counts as inside until its entry point has
+ * run. The worker says "inside" before it looks and the main thread halts before it looks, so one of them
+ * sees the other. Native code that never returns can therefore not be ended, only reported.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { threadId } from 'node:worker_threads';
@@ -20,13 +21,16 @@ import type { NativeCells } from './protocol.ts';
 const THREADS = 1024;
 const INSIDE = 0;
 const HALTED = 1;
+/** The thread's modules are loaded. */
+const STARTED = 2;
+const CELLS = 3;
 const POLL_MS = 5;
 
 export function nativeCells(): NativeCells {
-  return new Int32Array(new SharedArrayBuffer(THREADS * 2 * 4));
+  return new Int32Array(new SharedArrayBuffer(THREADS * CELLS * 4));
 }
 
-const cell = (thread: number, which: number) => (thread % THREADS) * 2 + which;
+const cell = (thread: number, which: number) => (thread % THREADS) * CELLS + which;
 
 /** The thread was told not to enter native code any more; whatever it was doing is not done. */
 export class NativeHalted extends Error {
@@ -41,9 +45,13 @@ let cells: NativeCells | null = null;
 
 export function useNativeCells(given: NativeCells): void {
   cells = given;
+  Atomics.store(cells, cell(threadId, STARTED), 1);
 }
 
-/** Every call into ONNX Runtime goes through here. Rejects with NativeHalted, or as the call does. */
+/**
+ * Every call into ONNX Runtime goes through here, and every import of a model's handler. Rejects with
+ * NativeHalted, or as the call does.
+ */
 export async function inNative<T>(call: () => Promise<T>): Promise<T> {
   if (cells === null) return await call();
   Atomics.add(cells, cell(threadId, INSIDE), 1);
@@ -69,7 +77,7 @@ export function haltAll(of: NativeCells): void {
 }
 
 export function isInside(of: NativeCells, thread: number): boolean {
-  return Atomics.load(of, cell(thread, INSIDE)) > 0;
+  return Atomics.load(of, cell(thread, STARTED)) === 0 || Atomics.load(of, cell(thread, INSIDE)) > 0;
 }
 
 /** Resolves true when none of the threads is inside, false when that took longer than `msMax`. */

@@ -24,7 +24,7 @@ import type {
 /** How often a thread that hangs in native code is looked at. */
 const HUNG_POLL_MS = 20;
 /** Longest wait for workers to come back from native code before they are ended all the same. */
-const NATIVE_MS_MAX = 10_000;
+const NATIVE_MS_MAX = 5_000;
 
 export interface PoolOptions {
   readonly specs: readonly ModelSpec[];
