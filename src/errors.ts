@@ -57,6 +57,10 @@ export const errorTable = {
     fix: 'look for a handler.ts that ends its process, or raise limits.model_load_ms_max for a large model',
   },
   WORKER_DIED: { retryable: true, fix: 'run the rows again; a worker that took its place is loading' },
+  STREAM_UNUSABLE: {
+    retryable: false,
+    fix: 'rename streams[].name if the key holds something else, or give the user the rights that it lacks',
+  },
   GATEWAY_PORT_BUSY: {
     retryable: false,
     fix: 'stop what listens there, set gateway.port to another one, or to 0 for any free one',

@@ -17,6 +17,7 @@ const promised: Record<ErrorCode, [retryable: boolean, exitCode: number]> = {
   MODEL_INVALID: [false, 2],
   WORKERS_NOT_STARTED: [true, 1],
   WORKER_DIED: [true, 1],
+  STREAM_UNUSABLE: [false, 1],
   GATEWAY_PORT_BUSY: [false, 1],
   GATEWAY_UNREACHABLE: [true, 1],
   STOP_TIMEOUT: [false, 1],

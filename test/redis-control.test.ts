@@ -30,6 +30,8 @@ describe('what it says', () => {
     await control.createGroup('a', 'g');
     await control.createGroup('a', 'g');
     const redis = server.connect();
+    await redis.set('text', 'x');
+    await expect(control.createGroup('text', 'g')).rejects.toMatchObject({ code: 'STREAM_UNUSABLE' });
     const reply = await redis.xreadgroup('GROUP', 'g', 'me', 'STREAMS', 'a', '>');
     expect(reply?.[0]?.[1][0]?.[0]).toBe(id);
   });

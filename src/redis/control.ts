@@ -121,7 +121,12 @@ function controlOf(redis: Redis): Control {
       try {
         await redis.xgroup('CREATE', stream, group, '0', 'MKSTREAM');
       } catch (error) {
-        if (!String((error as Error).message).startsWith('BUSYGROUP')) throw error;
+        const message = messageOf(error);
+        if (message.startsWith('BUSYGROUP')) return;
+        // What passes (a lost connection, LOADING) is retryable; a key of the wrong type or a missing right
+        // is not.
+        if (!/^(WRONGTYPE|NOPERM)/.test(message)) throw error;
+        throw new SubitoError('STREAM_UNUSABLE', `${stream}: ${message}`, { cause: error });
       }
     },
     async lastId(stream) {
