@@ -16,7 +16,7 @@ import { messageOf } from '../errors.ts';
 import { channels, notice } from '../observe/channels.ts';
 import type { RedisEndpoint } from '../redis/endpoint.ts';
 import { encodeCommand } from '../redis/resp.ts';
-import { RedisSocket } from '../redis/socket.ts';
+import { ANSWER_MS_MAX, RECEIVE_BYTES, RedisSocket } from '../redis/socket.ts';
 import { type EntryColumns, StreamReplyParser } from '../redis/stream-reply.ts';
 
 export interface ReaderOptions {
@@ -49,10 +49,6 @@ export interface ReaderOptions {
 
 /** Errors of the server pass; asking again at once would only add to its trouble. */
 const RETRY_MS = 100;
-/** Beyond the time that Redis was asked to wait. */
-const ANSWER_MS_MAX = 5_000;
-/** Replies come in bursts of many entries; a larger buffer means fewer system calls. */
-const RECEIVE_BYTES = 262_144;
 
 export class StreamReader {
   readonly #options: ReaderOptions;
@@ -63,7 +59,6 @@ export class StreamReader {
   /** Id after which to read: '>' for new entries, else this consumer's own pending ones from there. */
   #cursor = '0';
   #lastId = '0';
-  #takenInReply = 0;
   #bytesInReply = 0;
   #stopped: (() => void) | null = null;
   /** What the server says against being read now; '' while it refuses nothing. */
@@ -143,7 +138,6 @@ export class StreamReader {
     const count = Math.min(this.#options.demand(), countMax);
     if (count <= 0) return;
     this.#reading = true;
-    this.#takenInReply = 0;
     this.#bytesInReply = 0;
     const block = this.#cursor === '>' ? ['BLOCK', blockMs] : [];
     this.#socket.write(
@@ -173,17 +167,13 @@ export class StreamReader {
 
   #onEntry(buffer: Buffer, entry: EntryColumns): boolean {
     if (!this.#options.take(buffer, entry, this.#cursor !== '>')) return false;
-    this.#takenInReply += 1;
     if (this.#cursor !== '>') this.#lastId = buffer.toString('latin1', entry.idStart, entry.idEnd);
     return true;
   }
 
   #onOversize(id: string): boolean {
     const taken = this.#options.reject(id, `the entry is larger than ${this.#options.entryBytesMax} bytes`);
-    if (taken) {
-      this.#takenInReply += 1;
-      this.#lastId = id;
-    }
+    if (taken) this.#lastId = id;
     return taken;
   }
 

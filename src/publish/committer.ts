@@ -130,11 +130,11 @@ export class Committer {
   #writePredictions(batch: Batch, model: string, stream: number, record: boolean): void {
     const { rows, table, origin, commands } = batch;
     if (batch.layout === null) return;
+    const predicted = (row: number) =>
+      (origin[row] === stream || (record && origin[row] === ORIGIN_DIRECT)) &&
+      table[row * ROW_COLUMNS + ROW.result] === RESULT.ok;
     let count = 0;
-    for (let row = 0; row < rows; row += 1) {
-      const mine = origin[row] === stream || (record && origin[row] === ORIGIN_DIRECT);
-      if (mine && table[row * ROW_COLUMNS + ROW.result] === RESULT.ok) count += 1;
-    }
+    for (let row = 0; row < rows; row += 1) if (predicted(row)) count += 1;
     if (count === 0) return;
     const { name, group, predictions, predictionsMax } = this.#options.streams[stream] as CommitStream;
     const start = commands.length;
@@ -150,9 +150,8 @@ export class Committer {
     commands.int(predictionsMax);
     commands.utf8(batch.firstHand ? this.#options.consumer : '');
     for (let row = 0; row < rows; row += 1) {
-      const mine = origin[row] === stream || (record && origin[row] === ORIGIN_DIRECT);
+      if (!predicted(row)) continue;
       const at = row * ROW_COLUMNS;
-      if (!mine || table[at + ROW.result] !== RESULT.ok) continue;
       const id = row * ID_BYTES_MAX;
       const key = row * batch.keyBytesMax;
       const event = row * batch.eventIdBytesMax;

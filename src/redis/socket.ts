@@ -40,7 +40,9 @@ const BACKOFF_MS_MAX = 1_000;
  */
 const CONNECT_MS_MAX = 5_000;
 /** A peer that vanished ends no connection: a lost machine, a pulled cable. TCP notices after minutes. */
-const ANSWER_MS_MAX = 5_000;
+export const ANSWER_MS_MAX = 5_000;
+/** For replies that come in bursts of many entries; a larger buffer means fewer system calls. */
+export const RECEIVE_BYTES = 262_144;
 
 export class RedisSocket {
   readonly #options: RedisSocketOptions;

@@ -7,7 +7,7 @@
  */
 import type { RedisEndpoint } from './endpoint.ts';
 import { encodeCommand } from './resp.ts';
-import { RedisSocket } from './socket.ts';
+import { ANSWER_MS_MAX, RECEIVE_BYTES, RedisSocket } from './socket.ts';
 import { type EntryColumns, StreamReplyParser } from './stream-reply.ts';
 
 /** The entry at hand: valid during `onEntry` only, as are its bytes. */
@@ -41,10 +41,6 @@ const ENTRY_BYTES_MAX = 262_144;
 const COUNT_MAX = 2000;
 const BLOCK_MS = 5_000;
 const RETRY_MS = 100;
-/** Beyond the time that Redis was asked to wait. */
-const ANSWER_MS_MAX = 5_000;
-/** Replies come in bursts of many entries; a larger buffer means fewer system calls. */
-const RECEIVE_BYTES = 262_144;
 
 export class StreamTail {
   readonly #options: StreamTailOptions;

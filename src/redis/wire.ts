@@ -7,13 +7,11 @@ import { SubitoError } from '../errors.ts';
 import { parseEndpoint, type RedisEndpoint } from './endpoint.ts';
 import { RedisReplyError, type Reply, ReplyReader } from './reply.ts';
 import { encodeCommand } from './resp.ts';
-import { RedisSocket } from './socket.ts';
+import { RECEIVE_BYTES, RedisSocket } from './socket.ts';
 import { StreamTail, type StreamTailOptions } from './stream-tail.ts';
 
 /** Shown by CLIENT LIST. */
 const CLIENT_NAME = 'subito:wire';
-/** Grows to the largest reply. */
-const RECEIVE_BYTES = 262_144;
 
 interface Expected {
   left: number;
@@ -52,6 +50,7 @@ export class RedisWire {
     this.#socket = new RedisSocket({
       endpoint,
       name: CLIENT_NAME,
+      // Grows to the largest reply.
       bufferBytes: RECEIVE_BYTES,
       onOpen,
       onBytes: (buffer, start, end) => this.#take(buffer, start, end),
