@@ -14,13 +14,13 @@
 
 import { messageOf } from '../errors.ts';
 import { channels, notice } from '../observe/channels.ts';
-import type { RedisEndpoint } from '../redis/endpoint.ts';
+
 import { encodeCommand } from '../redis/resp.ts';
-import { ANSWER_MS_MAX, RECEIVE_BYTES, RedisSocket } from '../redis/socket.ts';
+import { ANSWER_MS_MAX, RECEIVE_BYTES, RedisSocket, type Where } from '../redis/socket.ts';
 import { type EntryColumns, StreamReplyParser } from '../redis/stream-reply.ts';
 
 export interface ReaderOptions {
-  readonly endpoint: RedisEndpoint;
+  readonly endpoint: Where;
   readonly stream: string;
   readonly group: string;
   readonly consumer: string;

@@ -11,9 +11,9 @@ import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { notice } from '../observe/channels.ts';
-import type { RedisEndpoint } from '../redis/endpoint.ts';
+
 import { readLineReply } from '../redis/resp.ts';
-import { RedisSocket } from '../redis/socket.ts';
+import { RedisSocket, type Where } from '../redis/socket.ts';
 import { type Batch, ID_BYTES_MAX, ORIGIN_DIRECT } from '../schedule/batch.ts';
 import { RESULT, ROW, ROW_COLUMNS } from '../schedule/slab.ts';
 
@@ -26,7 +26,7 @@ export interface CommitStream {
 }
 
 export interface CommitterOptions {
-  readonly endpoint: RedisEndpoint;
+  readonly endpoint: Where;
   /** The name under which this engine reads. */
   readonly consumer: string;
   readonly streams: readonly CommitStream[];

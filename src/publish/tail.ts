@@ -5,12 +5,13 @@
  * States: off -> placing (asks for the last entry id) -> following -> off.
  */
 import { notice } from '../observe/channels.ts';
-import type { RedisEndpoint } from '../redis/endpoint.ts';
+
+import type { Where } from '../redis/socket.ts';
 import { StreamTail, type TailEntry } from '../redis/stream-tail.ts';
 import type { Prediction } from './prediction.ts';
 
 export interface TailOptions {
-  readonly endpoint: RedisEndpoint;
+  readonly endpoint: Where;
   readonly stream: string;
   readonly entryBytesMax: number;
   readonly countMax: number;

@@ -8,6 +8,7 @@ import { messageOf, SubitoError } from '../errors.ts';
 import { notice } from '../observe/channels.ts';
 import type { StreamBacklog } from '../observe/sources.ts';
 import type { RedisEndpoint } from './endpoint.ts';
+import { loadScript } from './scripts.ts';
 
 export interface Control {
   /**
@@ -23,6 +24,16 @@ export interface Control {
    */
   append(stream: string, fields: readonly (string | Buffer)[]): Promise<string>;
   backlog(stream: string, group: string): Promise<StreamBacklog>;
+  /** One command on one key; resolves with what ioredis makes of the reply (RESP3), strings as UTF-8. */
+  call(command: string, key: string, ...args: readonly (string | number | Buffer)[]): Promise<unknown>;
+  /** The same with strings as Buffers. */
+  callBuffer(command: string, key: string, ...args: readonly (string | number | Buffer)[]): Promise<unknown>;
+  /** Runs lua/NAME.lua; all keys lie in one slot. */
+  script(
+    name: string,
+    keys: readonly string[],
+    args: readonly (string | number | Buffer)[],
+  ): Promise<unknown>;
   unblock(clientId: string): void;
   close(): void;
 }
@@ -115,6 +126,7 @@ async function checkServer(redis: Redis): Promise<void> {
   );
 }
 
+// tidy: one small function per command, in one table.
 function controlOf(redis: Redis): Control {
   return {
     async createGroup(stream, group) {
@@ -152,6 +164,17 @@ function controlOf(redis: Redis): Control {
         // Not known is an answer too: the gauge is then absent.
       }
       return { stream, unread: null, pending: null };
+    },
+    call: (command, key, ...args) => redis.call(command, key, ...args),
+    callBuffer: (command, key, ...args) => redis.callBuffer(command, key, ...args),
+    async script(name, keys, args) {
+      const { sha, text } = loadScript(name);
+      try {
+        return await redis.evalsha(sha, keys.length, ...keys, ...args);
+      } catch (error) {
+        if (!messageOf(error).startsWith('NOSCRIPT')) throw error;
+        return redis.eval(text, keys.length, ...keys, ...args);
+      }
     },
     unblock(clientId) {
       redis.client('UNBLOCK', clientId).catch(() => {});

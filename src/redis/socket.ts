@@ -15,8 +15,11 @@ import { messageOf } from '../errors.ts';
 import type { RedisEndpoint } from './endpoint.ts';
 import { encodeCommand, readLineReply } from './resp.ts';
 
+/** Where to connect; asked before every connect when it may change: a new master, a slot that moved. */
+export type Where = RedisEndpoint | (() => Promise<RedisEndpoint>);
+
 export interface RedisSocketOptions {
-  readonly endpoint: RedisEndpoint;
+  readonly endpoint: Where;
   /** Shown by CLIENT LIST. */
   readonly name: string;
   /** Sent after authentication on every connect; any error reply drops the connection. */
@@ -32,6 +35,17 @@ export interface RedisSocketOptions {
   readonly answerMsMax?: number;
   readonly random?: () => number;
 }
+
+/** What an owner needs of its connection. */
+export type Connection = Pick<
+  RedisSocket,
+  'isOpen' | 'clientId' | 'open' | 'write' | 'hold' | 'release' | 'fail' | 'close'
+>;
+
+/** Makes the connection of a stage; a simulation makes its own. */
+export type Connect = (options: RedisSocketOptions) => Connection;
+
+export const connectSocket: Connect = (options) => new RedisSocket(options);
 
 const BACKOFF_MS_MIN = 20;
 const BACKOFF_MS_MAX = 1_000;
@@ -53,6 +67,7 @@ export class RedisSocket {
   #state: 'connecting' | 'greeting' | 'open' | 'waiting' | 'closed' = 'closed';
   #repliesLeft = 0;
   #attempts = 0;
+  #lookups = 0;
   #timer: NodeJS.Timeout | null = null;
   /** The server's number for this connection, for CLIENT UNBLOCK. */
   clientId = '';
@@ -111,6 +126,20 @@ export class RedisSocket {
     this.#start = 0;
     this.#end = 0;
     this.#held = false;
+    this.#timer = setTimeout(() => this.#lost('connecting took too long'), CONNECT_MS_MAX);
+    if (typeof endpoint !== 'function') {
+      this.#connectTo(endpoint);
+      return;
+    }
+    const attempt = ++this.#lookups;
+    const isCurrent = () => this.#state === 'connecting' && attempt === this.#lookups;
+    endpoint().then(
+      (found) => isCurrent() && this.#connectTo(found),
+      (error: unknown) => isCurrent() && this.#lost(messageOf(error)),
+    );
+  }
+
+  #connectTo(endpoint: RedisEndpoint): void {
     const { host, port, path } = endpoint;
     const where = path === null ? { host, port } : { path };
     let socket: Socket;
@@ -140,15 +169,14 @@ export class RedisSocket {
       if (socket === this.#socket && this.isOpen && !this.#held && this.#options.answerDue())
         this.#lost('no answer');
     });
-    this.#timer = setTimeout(() => this.#lost('connecting took too long'), CONNECT_MS_MAX);
-    socket.once(endpoint.tls === null ? 'connect' : 'secureConnect', () => this.#greet());
+    socket.once(endpoint.tls === null ? 'connect' : 'secureConnect', () => this.#greet(endpoint));
     // A socket that was replaced meanwhile still reports its end: only the current one counts.
     socket.once('error', (error: Error) => socket === this.#socket && this.#lost(error.message));
     socket.once('close', () => socket === this.#socket && this.#lost('connection closed'));
   }
 
-  #greet(): void {
-    const { endpoint, name, greeting = [] } = this.#options;
+  #greet(endpoint: RedisEndpoint): void {
+    const { name, greeting = [] } = this.#options;
     const commands: (readonly string[])[] = [];
     if (endpoint.password !== '') {
       commands.push(

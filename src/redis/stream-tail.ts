@@ -5,9 +5,9 @@
  * States: resting (reads nothing) -> following (one XREAD out at a time, also while disconnected: it goes on
  * where it was) -> resting.
  */
-import type { RedisEndpoint } from './endpoint.ts';
+
 import { encodeCommand } from './resp.ts';
-import { ANSWER_MS_MAX, RECEIVE_BYTES, RedisSocket } from './socket.ts';
+import { ANSWER_MS_MAX, RECEIVE_BYTES, RedisSocket, type Where } from './socket.ts';
 import { type EntryColumns, StreamReplyParser } from './stream-reply.ts';
 
 /** The entry at hand: valid during `onEntry` only, as are its bytes. */
@@ -19,7 +19,7 @@ export interface TailEntry {
 }
 
 export interface StreamTailOptions {
-  readonly endpoint: RedisEndpoint;
+  readonly endpoint: Where;
   /** Shown by CLIENT LIST. */
   readonly name: string;
   readonly stream: string;
