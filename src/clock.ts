@@ -15,3 +15,12 @@ export function followWallClock(): void {
   const differenceMs = Date.now() - nowMs();
   if (Math.abs(differenceMs) > SET_MS_MIN) offsetMs += differenceMs;
 }
+
+/** Runs something later; the answer takes it back. Simulated time has its own. */
+export type After = (ms: number, run: () => void) => () => void;
+
+/** By the machine's clock; a timer that is left over does not keep the process. */
+export const afterMs: After = (ms, run) => {
+  const timer = setTimeout(run, ms).unref();
+  return () => clearTimeout(timer);
+};
