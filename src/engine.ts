@@ -33,6 +33,7 @@ import { PredictionTail } from './publish/tail.ts';
 import { connectControl } from './redis/control.ts';
 import { startEmbedded } from './redis/embedded.ts';
 import { parseEndpoint, type RedisEndpoint } from './redis/endpoint.ts';
+import { Fence } from './redis/fence.ts';
 import { scanModels } from './repository/repository.ts';
 import type { Batch } from './schedule/batch.ts';
 import { Batcher } from './schedule/batcher.ts';
@@ -142,16 +143,21 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     streamNames: partitions.map(({ name }) => name),
     infer: (task) => pool.run(task),
     settle: (batch, model, record) => committer.settle(batch, model, record),
-    onFreeRows: (rows) => {
-      intake.released(rows);
+    onFreeRows: (rows, deliveries) => {
+      intake.released(rows, deliveries);
       for (const reader of readers) reader.kick();
     },
   });
   for (const lane of [...lanes.models, lanes.rejects]) runner.addLane(lane);
 
   // publish
+  const fences = partitions.map(() => new Fence());
   const committer: Committer = parts.add(
-    new Committer({ endpoint, consumer, streams: partitions, onSettled: (batch) => runner.settled(batch) }),
+    new Committer({
+      consumer: () => consumer,
+      streams: partitions.map((p) => ({ ...p, endpoint, fence: fences[p.index] as Fence })),
+      onSettled: (batch) => runner.settled(batch),
+    }),
     (c) => c.close(),
   );
   committer.start();
@@ -163,17 +169,27 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
       endpoint,
       stream: partition.name,
       group: partition.group,
-      consumer,
+      consumer: () => consumer,
       fields: ENTRY_FIELDS,
       entryBytesMax: limits.entryBytesMax,
       countMax: limits.readCountMax,
       blockMs: limits.readBlockMs,
+      claimIdleMs: limits.claimIdleMs,
+      deliveriesMax: limits.deliveriesMax,
+      fence: fences[partition.index] as Fence,
       demand: () => intake.demand(stream),
+      demandAlone: () => intake.demandAlone(stream),
+      alone: intake.alone,
       received: () => intake.received(nowMs()),
-      take: (buffer, entry, again) => intake.take(stream, buffer, entry, again),
-      reject: (id, detail) => intake.reject(stream, id, detail),
+      take: (buffer, entry, mark) => intake.take(stream, buffer, entry, mark),
+      isInHand: (id) => intake.isInHand(stream, id),
+      reject: (id, deliveries, detail) =>
+        intake.reject(stream, id, detail, deliveries > limits.deliveriesMax),
       flush: () => batcher.flush(),
-      createGroup: () => control.createGroup(partition.name, partition.group),
+      createGroup: async () => {
+        await control.createGroup(partition.name, partition.group);
+        return { epoch: '' };
+      },
       unblock: (clientId) => control.unblock(clientId),
     });
     return parts.add(reader, (r) => r.close());
@@ -198,6 +214,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
   for (const [name, section] of Object.entries(options.sections ?? {})) stats.addSection(name, section);
   const tick = () => {
     followWallClock();
+    for (const reader of readers) reader.check();
     for (const { name, group } of partitions) {
       void control.backlog(name, group).then((backlog) => backlogs.set(name, backlog));
     }

@@ -41,6 +41,12 @@ export const limitsDefault = {
   /** How long one XREADGROUP waits; the reader's socket timeout is longer. */
   readBlockMs: 1000,
 
+  // Recovery.
+  /** What a consumer has held for this long without settling it, another engine takes over. */
+  claimIdleMs: 15_000,
+  /** An event that was given out so often and is not settled yet goes to the dead letters. */
+  deliveriesMax: 5,
+
   // Streams.
   /** Entries kept in a predictions stream (MAXLEN ~), where the stream does not say. */
   predictionsMax: 1_000_000,
@@ -80,6 +86,11 @@ const relations: readonly Relation[] = [
   { left: 'httpBodyBytesMax', atLeast: ['payloadBytesMax'], why: 'any legal event can be posted' },
   { left: 'outboxBytesMax', atLeast: ['messageBytesMax'], why: 'a connection can be sent one message' },
   { left: 'stopMsMax', atLeast: ['inferMsMax'], why: 'a graceful stop waits for the batches in hand' },
+  {
+    left: 'claimIdleMs',
+    atLeast: ['inferMsMax', 'inferMsMax'],
+    why: 'a batch that a worker died on runs a second time before others may take it over',
+  },
   { left: 'deadlineMsMax', atLeast: ['deadlineMsDefault'], why: 'the default deadline must be allowed' },
   { left: 'pingMs', atLeast: ['helloMsMax'], why: 'a connection is pinged only once it has said hello' },
 ];

@@ -1,9 +1,10 @@
 // One XACK for a whole batch: only where nobody else can have settled any of it.
 import type { Redis } from 'ioredis';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { ledgerKey } from '../src/redis/keys.ts';
 import { collectNotices, endpointOf, until } from './support/core.ts';
 import { startRedis, type TestRedis } from './support/redis.ts';
-import { CONSUMER, deliver, entries, pendingCount, Settling, STREAM } from './support/settle.ts';
+import { deliver, entries, pendingCount, Settling, STREAM } from './support/settle.ts';
 
 let server: TestRedis;
 let redis: Redis;
@@ -27,11 +28,11 @@ async function xacks(): Promise<number> {
 }
 
 test('when it can only be ours, and row by row when it may not', async () => {
-  const settleAll = async (ids: readonly string[], firstHand = true) => {
+  const settleAll = async (ids: readonly string[], firstHand = true, mark?: number) => {
     await redis.config('RESETSTAT');
     one.settle(
       ids.map((id) => ({ id })),
-      { firstHand },
+      { firstHand, mark },
     );
     const before = one.settled.length;
     await one.done(before + 1);
@@ -44,14 +45,16 @@ test('when it can only be ours, and row by row when it may not', async () => {
   const taken = await deliver(redis, 40);
   await redis.xclaim(STREAM.name, STREAM.group, 'other', 0, ...taken);
   expect(await settleAll(taken)).toBe(40);
-  // This consumer was given it again.
-  const again = await deliver(redis, 40);
-  await redis.xreadgroup('GROUP', STREAM.group, CONSUMER, 'STREAMS', STREAM.name, '0');
-  expect(await settleAll(again)).toBe(40);
-  // It has been lying about: long enough for others to take it over.
-  const old = await deliver(redis, 40);
-  await redis.xclaim(STREAM.name, STREAM.group, CONSUMER, 0, ...old, 'IDLE', 5000, 'RETRYCOUNT', 1);
-  expect(await settleAll(old)).toBe(40);
+  // Something has changed hands since it was read, if not the oldest of it.
+  const changed = await deliver(redis, 40);
+  await redis.hincrby(ledgerKey(STREAM.name), `${STREAM.group}:epoch`, 1);
+  expect(await settleAll(changed)).toBe(40);
+  // The committer has another connection than when it was read.
+  const before = await deliver(redis, 40);
+  const mark = one.fences[0]?.mark ?? 0;
+  one.fences[0]?.reconnected();
+  expect(one.fences[0]?.mark).toBeGreaterThan(mark);
+  expect(await settleAll(before, true, mark)).toBe(40);
   expect(await pendingCount(redis)).toBe(0);
   expect(await entries(redis, 'predictions')).toHaveLength(200);
 });

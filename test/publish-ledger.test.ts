@@ -10,6 +10,7 @@ import type { InferResult, InferTask } from '../src/infer/protocol.ts';
 import { StreamReader } from '../src/ingest/reader.ts';
 import { Committer } from '../src/publish/committer.ts';
 import { type Control, connectControl } from '../src/redis/control.ts';
+import { Fence } from '../src/redis/fence.ts';
 import type { Batch } from '../src/schedule/batch.ts';
 import { Batcher } from '../src/schedule/batcher.ts';
 import { ENTRY_FIELDS, Intake } from '../src/schedule/intake.ts';
@@ -50,16 +51,16 @@ class Path {
       streamNames: [STREAM.name],
       infer: (task) => this.#infer(task),
       settle: (batch, model, record) => committer.settle(batch, model, record),
-      onFreeRows: (rows) => {
-        intake.released(rows);
+      onFreeRows: (rows, deliveries) => {
+        intake.released(rows, deliveries);
         reader.kick();
       },
     });
     for (const one of [lane, rejects]) runner.addLane(one);
+    const fence = new Fence();
     const committer: Committer = new Committer({
-      endpoint,
-      consumer,
-      streams: [STREAM],
+      consumer: () => consumer,
+      streams: [{ ...STREAM, endpoint, fence }],
       onSettled: (batch) => runner.settled(batch),
     });
     const stream = streamOf(lane);
@@ -67,17 +68,26 @@ class Path {
       endpoint,
       stream: STREAM.name,
       group: STREAM.group,
-      consumer,
+      consumer: () => consumer,
       fields: ENTRY_FIELDS,
       entryBytesMax: 2000,
       countMax: 64,
       blockMs: 200,
+      claimIdleMs: 15_000,
+      deliveriesMax: 5,
+      fence,
       demand: () => intake.demand(stream),
       received: () => intake.received(nowMs()),
-      take: (buffer, entry, again) => intake.take(stream, buffer, entry, again),
-      reject: (id, detail) => intake.reject(stream, id, detail),
+      demandAlone: () => intake.demandAlone(stream),
+      alone: intake.alone,
+      take: (buffer, entry, mark) => intake.take(stream, buffer, entry, mark),
+      isInHand: (id) => intake.isInHand(stream, id),
+      reject: (id, deliveries, detail) => intake.reject(stream, id, detail, deliveries > 5),
       flush: () => batcher.flush(),
-      createGroup: () => control.createGroup(STREAM.name, STREAM.group),
+      createGroup: async () => {
+        await control.createGroup(STREAM.name, STREAM.group);
+        return { epoch: '' };
+      },
       unblock: (clientId) => control.unblock(clientId),
     });
     this.intake = intake;

@@ -40,9 +40,9 @@ function setUp(infer: Infer, { rowsMax = 4, record = false } = {}) {
       settled.push({ model, record: recordStream, rows: rowsOf(batch) });
       setImmediate(() => runner.settled(batch));
     },
-    onFreeRows: (rows) => {
+    onFreeRows: (rows, deliveries) => {
       freed.push(rows);
-      intake.released(rows);
+      intake.released(rows, deliveries);
     },
   });
   for (const one of [lane, rejects]) runner.addLane(one);

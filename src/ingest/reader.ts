@@ -1,86 +1,135 @@
 /**
- * Reads one input stream for its consumer group: XREADGROUP on a connection of its own, the reply parsed in
- * place.
+ * Reads one input stream for its consumer group, on a connection of its own, the replies parsed in place: new
+ * entries by XREADGROUP, and between them, as the claimer plans it, entries that were given out before and
+ * not settled (lua/claim.lua).
  *
  * It asks for no more entries than there are free rows (`demand`), so the backlog stays in Redis. A row may
  * still be missing when an entry arrives, because batches leave before they are full; then the reader stops
  * receiving in front of that entry until `kick`.
  *
- * States: idle (no demand) -> reading (one XREADGROUP out) -> idle ...; `held` within reading while an entry
- * waits for a row. After every connect it first reads what this consumer had been given before
- * (`recovering`): entries whose reply was lost with the old connection or the old process. What is in hand
- * already is then seen twice, and settled once, because the commit acknowledges first.
+ * States: idle (no demand) -> reading (one command out, `#asked`) -> idle ...; `held` within reading while an
+ * entry waits for a row; waiting (a timer) after an error of the server. After every connect the claimer
+ * first takes what this consumer had been given before: entries whose reply was lost with the old connection
+ * or the old process. What is still in hand of that is passed over.
  */
 
 import { messageOf } from '../errors.ts';
 import { channels, notice } from '../observe/channels.ts';
-
+import { faultOf } from '../redis/faults.ts';
+import type { Fence } from '../redis/fence.ts';
+import { ledgerKey } from '../redis/keys.ts';
 import { encodeCommand } from '../redis/resp.ts';
-import { ANSWER_MS_MAX, RECEIVE_BYTES, RedisSocket, type Where } from '../redis/socket.ts';
+import { loadScript } from '../redis/scripts.ts';
+import {
+  ANSWER_MS_MAX,
+  type Connect,
+  type Connection,
+  connectSocket,
+  RECEIVE_BYTES,
+  type Where,
+} from '../redis/socket.ts';
 import { type EntryColumns, StreamReplyParser } from '../redis/stream-reply.ts';
+import { Claimer } from './claimer.ts';
 
 export interface ReaderOptions {
   readonly endpoint: Where;
   readonly stream: string;
   readonly group: string;
-  readonly consumer: string;
+  /** The name under which this engine reads now. */
+  readonly consumer: () => string;
   readonly fields: readonly string[];
   readonly entryBytesMax: number;
   readonly countMax: number;
   readonly blockMs: number;
+  /** What another consumer has held for this long is taken over; null: nothing ever is. */
+  readonly claimIdleMs: number | null;
+  readonly deliveriesMax: number;
+  readonly fence: Fence;
   /** Entries that can be taken now. */
   readonly demand: () => number;
+  /** Of these, how many can run alone in a batch. */
+  readonly demandAlone: () => number;
+  /** Entries in hand that run alone, of all streams; `exclusive`: those beside which no other may run. */
+  readonly alone: { readonly suspects: number; readonly exclusive: number };
   /** Bytes came in; the entries in them are taken next. */
   readonly received: () => void;
   /**
-   * Takes an entry, or returns false when there is no row for it. `again`: it had been given out before, and
-   * may be settled by now.
+   * Takes an entry, or returns false when there is no row for it. `mark`: the fence's mark under which it was
+   * asked for; 0 when it had been given out before and may be settled by now.
    */
-  readonly take: (buffer: Buffer, entry: EntryColumns, again: boolean) => boolean;
-  /** Settles an entry that is too large to be read. */
-  readonly reject: (id: string, detail: string) => boolean;
+  readonly take: (buffer: Buffer, entry: EntryColumns, mark: number) => boolean;
+  /** True when this entry is in hand already. */
+  readonly isInHand: (id: string) => boolean;
+  /** Settles an entry that is too large to be read, or was given out too often. */
+  readonly reject: (id: string, deliveries: number, detail: string) => boolean;
   /** Entries came in: give them to the workers. */
   readonly flush: () => void;
-  /** The group is gone (FLUSHALL, DEL): make it again, then the reader goes on. */
-  readonly createGroup: () => Promise<void>;
+  /** The group is gone (FLUSHALL, DEL): make it again, then the reader goes on. Tells the stream's epoch. */
+  readonly createGroup: () => Promise<{ readonly epoch: string }>;
   /** Ends a waiting XREADGROUP at once: CLIENT UNBLOCK from another connection. */
   readonly unblock: (clientId: string) => void;
+  readonly connect?: Connect;
+  /** Milliseconds of a clock that only goes forward. */
+  readonly now?: () => number;
+  readonly random?: () => number;
 }
 
 /** Errors of the server pass; asking again at once would only add to its trouble. */
 const RETRY_MS = 100;
+/** During a sweep the next piece waits for room, which comes within milliseconds. */
+const SWEEP_BLOCK_MS = 2;
+/** Own entries idle for longer than this consumer exists were another process's; clocks are read apart. */
+const AGE_MARGIN_MS = 50;
+/** There is room and a connection, and yet nothing was asked for in this time: something is stuck. */
+const STALLED_MS = 5_000;
+
+type Asked = 'nothing' | 'new' | 'claim';
 
 export class StreamReader {
   readonly #options: ReaderOptions;
-  readonly #socket: RedisSocket;
+  readonly #socket: Connection;
   readonly #parser: StreamReplyParser;
-  #reading = false;
+  readonly #claimer: Claimer;
+  readonly #now: () => number;
+  #asked: Asked = 'nothing';
+  /** Pieces of a sweep and reads of new entries take turns. */
+  #claimedLast = false;
+  #mark = 0;
+  #after = '-';
   #stopping = false;
-  /** Id after which to read: '>' for new entries, else this consumer's own pending ones from there. */
-  #cursor = '0';
-  #lastId = '0';
+  /** After an error of the server; nothing is asked for meanwhile. */
+  #waiting = false;
+  #timer: NodeJS.Timeout | null = null;
   #bytesInReply = 0;
   #stopped: (() => void) | null = null;
+  #consumer = '';
+  #consumerSinceMs = 0;
+  #progressMs = 0;
   /** What the server says against being read now; '' while it refuses nothing. */
   refusal = '';
 
   constructor(options: ReaderOptions) {
     this.#options = options;
+    this.#now = options.now ?? (() => performance.now());
+    this.#claimer = new Claimer({ idleMs: options.claimIdleMs, random: options.random ?? Math.random });
     this.#parser = new StreamReplyParser({
       fields: options.fields,
       entryBytesMax: options.entryBytesMax,
+      onHead: (buffer, start, end) => this.#onHead(buffer, start, end),
       onEntry: (buffer, entry) => this.#onEntry(buffer, entry),
-      onOversize: (id) => this.#onOversize(id),
+      onOversize: (id, deliveries) => this.#onOversize(id, deliveries),
       onReplyEnd: (entries) => this.#onReplyEnd(entries),
       onError: (message) => this.#onError(message),
     });
-    this.#socket = new RedisSocket({
+    const connect = options.connect ?? connectSocket;
+    this.#socket = connect({
       endpoint: options.endpoint,
       name: `subito:reader:${options.stream}`,
       bufferBytes: Math.max(RECEIVE_BYTES, options.entryBytesMax * 2),
+      greeting: [['SCRIPT', 'LOAD', loadScript('claim').text]],
       onOpen: () => this.#onOpen(),
       onBytes: (buffer, start, end) => this.#onBytes(buffer, start, end),
-      answerDue: () => this.#reading,
+      answerDue: () => this.#asked !== 'nothing',
       answerMsMax: options.blockMs + ANSWER_MS_MAX,
       onClose: (reason) => this.#onClose(reason),
     });
@@ -101,12 +150,28 @@ export class StreamReader {
   }
 
   /**
+   * For a watchdog, about once a second. A reader that has room and asks for nothing, or holds an entry for
+   * which there is room, has a bug; a new connection makes it start afresh, and nothing is lost by that.
+   */
+  check(): void {
+    const isBusy = this.#asked !== 'nothing' && !this.#parser.refused;
+    const nowMs = this.#now();
+    if (isBusy || this.#stopping || !this.#socket.isOpen || this.#waiting || this.#options.demand() <= 0) {
+      this.#progressMs = nowMs;
+    } else if (nowMs - this.#progressMs > STALLED_MS) {
+      this.#progressMs = nowMs;
+      notice('error', 'READER_STALLED', `${this.#options.stream}: there is room, and nothing is read`);
+      this.#socket.fail('the reader had stalled');
+    }
+  }
+
+  /**
    * Asks for nothing more. Resolves when no reply is outstanding: every entry that Redis gave out has been
    * taken.
    */
   stop(): Promise<void> {
     this.#stopping = true;
-    if (!this.#reading || !this.#socket.isOpen) return Promise.resolve();
+    if (this.#asked === 'nothing' || !this.#socket.isOpen) return Promise.resolve();
     this.#options.unblock(this.#socket.clientId);
     return new Promise((resolve) => {
       this.#stopped = resolve;
@@ -114,18 +179,21 @@ export class StreamReader {
   }
 
   close(): void {
+    this.#stopping = true;
+    if (this.#timer !== null) clearTimeout(this.#timer);
     this.#socket.close();
   }
 
   #onOpen(): void {
     this.#parser.reset();
-    this.#cursor = '0';
-    this.#reading = false;
+    this.#asked = 'nothing';
+    this.#claimedLast = false;
+    this.#claimer.connected();
     this.#read();
   }
 
   #onClose(reason: string): void {
-    this.#reading = false;
+    this.#asked = 'nothing';
     this.#parser.reset();
     this.#options.flush();
     this.#endStop();
@@ -133,27 +201,56 @@ export class StreamReader {
   }
 
   #read(): void {
-    if (this.#reading || this.#stopping || !this.#socket.isOpen) return;
-    const { stream, group, consumer, countMax, blockMs } = this.#options;
-    const count = Math.min(this.#options.demand(), countMax);
+    if (this.#asked !== 'nothing' || this.#stopping || this.#waiting || !this.#socket.isOpen) return;
+    const { alone, countMax, demand } = this.#options;
+    const count = Math.min(demand(), countMax);
     if (count <= 0) return;
-    this.#reading = true;
+    const dueInMs = this.#claimer.dueInMs(this.#now());
     this.#bytesInReply = 0;
-    const block = this.#cursor === '>' ? ['BLOCK', blockMs] : [];
+    if (dueInMs === 0 && !this.#claimedLast && alone.exclusive === 0) this.#claim(count);
+    else this.#readNew(count, dueInMs);
+  }
+
+  #readNew(count: number, dueInMs: number): void {
+    const { stream, group, blockMs } = this.#options;
+    // BLOCK 0 would wait for ever.
+    const waitMs = dueInMs === 0 ? SWEEP_BLOCK_MS : Math.max(1, Math.ceil(Math.min(blockMs, dueInMs)));
+    this.#asked = 'new';
+    this.#claimedLast = false;
+    this.#mark = this.#options.fence.mark;
+    const consumer = this.#name();
     this.#socket.write(
       encodeCommand([
-        'XREADGROUP',
-        'GROUP',
-        group,
-        consumer,
-        'COUNT',
-        count,
-        ...block,
-        'STREAMS',
-        stream,
-        this.#cursor,
+        ...['XREADGROUP', 'GROUP', group, consumer, 'COUNT', count, 'BLOCK', waitMs, 'STREAMS', stream, '>'],
       ]),
     );
+  }
+
+  #claim(count: number): void {
+    const { stream, group, deliveriesMax, demandAlone, alone } = this.#options;
+    const { othersIdleMs, ownIdleMs, after } = this.#claimer.begin();
+    const consumer = this.#name();
+    const ageMs = Math.ceil(this.#now() - this.#consumerSinceMs) + AGE_MARGIN_MS;
+    this.#asked = 'claim';
+    this.#claimedLast = true;
+    this.#after = '-';
+    const keys = [stream, ledgerKey(stream)];
+    const limits = [count, Math.max(0, demandAlone()), alone.suspects === 0 ? 1 : 0, deliveriesMax, ageMs];
+    this.#socket.write(
+      encodeCommand([
+        ...['EVALSHA', loadScript('claim').sha, keys.length, ...keys, group, consumer],
+        ...[othersIdleMs, ownIdleMs, after, ...limits],
+      ]),
+    );
+  }
+
+  #name(): string {
+    const consumer = this.#options.consumer();
+    if (consumer !== this.#consumer) {
+      this.#consumer = consumer;
+      this.#consumerSinceMs = this.#now();
+    }
+    return consumer;
   }
 
   #onBytes(buffer: Buffer, start: number, end: number): number {
@@ -165,22 +262,34 @@ export class StreamReader {
     return next;
   }
 
-  #onEntry(buffer: Buffer, entry: EntryColumns): boolean {
-    if (!this.#options.take(buffer, entry, this.#cursor !== '>')) return false;
-    if (this.#cursor !== '>') this.#lastId = buffer.toString('latin1', entry.idStart, entry.idEnd);
-    return true;
+  /** Of a claim: `epoch after`. XREADGROUP has the stream's name there. */
+  #onHead(buffer: Buffer, start: number, end: number): void {
+    if (this.#asked !== 'claim') return;
+    const [epoch = '', after = '-'] = buffer.toString('latin1', start, end).split(' ');
+    this.#options.fence.learn(epoch);
+    this.#after = after;
   }
 
-  #onOversize(id: string): boolean {
-    const taken = this.#options.reject(id, `the entry is larger than ${this.#options.entryBytesMax} bytes`);
-    if (taken) this.#lastId = id;
-    return taken;
+  #onEntry(buffer: Buffer, entry: EntryColumns): boolean {
+    if (this.#asked === 'new') return this.#options.take(buffer, entry, this.#mark);
+    const id = buffer.toString('latin1', entry.idStart, entry.idEnd);
+    if (this.#options.isInHand(id)) return true;
+    const { deliveriesMax } = this.#options;
+    if (entry.deliveries <= deliveriesMax || entry.deleted) return this.#options.take(buffer, entry, 0);
+    return this.#options.reject(id, entry.deliveries, givenUp(deliveriesMax));
+  }
+
+  #onOversize(id: string, deliveries: number): boolean {
+    if (this.#asked === 'claim' && this.#options.isInHand(id)) return true;
+    const detail = `the entry is larger than ${this.#options.entryBytesMax} bytes`;
+    return this.#options.reject(id, Math.min(deliveries, this.#options.deliveriesMax), detail);
   }
 
   #onReplyEnd(entries: number): void {
-    this.#reading = false;
+    const asked = this.#asked;
+    this.#asked = 'nothing';
     this.refusal = '';
-    if (this.#cursor !== '>') this.#cursor = entries === 0 ? '>' : this.#lastId;
+    if (asked === 'claim') this.#claimer.answered(this.#after, this.#now());
     if (entries > 0 && channels.read.hasSubscribers) {
       channels.read.publish({ stream: this.#options.stream, rows: entries, bytes: this.#bytesInReply });
     }
@@ -190,30 +299,45 @@ export class StreamReader {
   }
 
   #onError(message: string): void {
-    this.#reading = false;
+    this.#asked = 'nothing';
     this.#endStop();
     if (this.#stopping) return;
-    notice('warn', 'READER_REFUSED', `${this.#options.stream}: ${message}`);
-    // Redis 7.0 ends a wait with UNBLOCKED when the stream is deleted; NOGROUP comes only to the next read.
-    if (/^(NOGROUP|UNBLOCKED)/.test(message)) {
-      this.#options.createGroup().then(
-        () => this.#again(''),
-        (error: unknown) => this.#again(messageOf(error)),
+    const { stream, createGroup, fence } = this.#options;
+    const { action, why } = faultOf(message);
+    this.#waiting = true;
+    if (action === 'regroup') {
+      notice('warn', 'GROUP_LOST', `${stream}: ${message}`);
+      createGroup().then(
+        ({ epoch }) => {
+          fence.learn(epoch);
+          // What has to be served again is pending now, and waits for nobody.
+          this.#claimer.connected();
+          this.#again('', 0);
+        },
+        (error: unknown) => this.#again(messageOf(error), RETRY_MS),
       );
-    } else this.#again(message);
+      return;
+    }
+    notice('warn', 'READER_REFUSED', `${stream}: ${message} (${why})`);
+    this.#again(message, RETRY_MS, action === 'reconnect' || action === 'reload');
   }
 
-  #again(refusal: string): void {
+  #again(refusal: string, waitMs: number, reconnect = false): void {
+    if (this.#stopping) return;
     this.refusal = refusal;
-    setTimeout(() => {
-      // It is a replica now: a new connection asks again where the name leads.
-      if (refusal.startsWith('READONLY') && this.#socket.isOpen) this.#socket.fail(refusal);
+    this.#timer = setTimeout(() => {
+      this.#waiting = false;
+      if (reconnect && this.#socket.isOpen) this.#socket.fail(refusal);
       else this.#read();
-    }, RETRY_MS);
+    }, waitMs);
   }
 
   #endStop(): void {
     this.#stopped?.();
     this.#stopped = null;
   }
+}
+
+function givenUp(deliveriesMax: number): string {
+  return `given out ${deliveriesMax} times and never settled: whoever ran it died of it, or hung`;
 }

@@ -1,21 +1,14 @@
 /**
- * Settles batches in Redis: predictions and dead letters, on a connection of its own, many batches at a time.
- *
- * A batch's commands are written into the batch itself and stay there until every one is answered. After a
- * reconnect all unanswered ones are sent again: whatever had been carried out is acknowledged already, so the
- * script skips it. An error of the server (OOM, READONLY, a key of the wrong type) is retried for as long as
- * it lasts; the batch keeps its rows meanwhile, no rows are free, and reading stops. That is the
- * backpressure.
+ * Settles batches in Redis: predictions and dead letters, each partition's on the connection that leads to it
+ * (link.ts). A batch's commands are written into the batch itself and stay there until every one is answered.
  */
-import assert from 'node:assert/strict';
-import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
-import { notice } from '../observe/channels.ts';
-
-import { readLineReply } from '../redis/resp.ts';
-import { RedisSocket, type Where } from '../redis/socket.ts';
-import { type Batch, ID_BYTES_MAX, ORIGIN_DIRECT } from '../schedule/batch.ts';
+import type { Fence } from '../redis/fence.ts';
+import { ledgerKey } from '../redis/keys.ts';
+import { loadScript } from '../redis/scripts.ts';
+import type { Connect, Where } from '../redis/socket.ts';
+import { type Batch, ID_BYTES_MAX, ORIGIN_DIRECT, resultOf } from '../schedule/batch.ts';
 import { RESULT, ROW, ROW_COLUMNS } from '../schedule/slab.ts';
+import { CommitLink, type Settlement } from './link.ts';
 
 export interface CommitStream {
   readonly name: string;
@@ -23,89 +16,77 @@ export interface CommitStream {
   readonly predictions: string;
   readonly deadletters: string;
   readonly predictionsMax: number;
+  /** Streams that name the very same place share a connection. */
+  readonly endpoint: Where;
+  readonly fence: Fence;
 }
 
 export interface CommitterOptions {
-  readonly endpoint: Where;
-  /** The name under which this engine reads. */
-  readonly consumer: string;
+  /** The name under which this engine reads now. */
+  readonly consumer: () => string;
   readonly streams: readonly CommitStream[];
   /** Every command of the batch is answered. */
   readonly onSettled: (batch: Batch) => void;
+  readonly connect?: Connect;
 }
 
-/** One settlement under way. */
-interface Command {
-  readonly batch: Batch;
-  /** Bytes of the batch's command buffer. */
-  readonly start: number;
-  readonly end: number;
-  readonly rows: number;
-  /** Predictions, or dead letters. */
-  readonly predicted: boolean;
-}
-
-const load = (file: string) => readFileSync(new URL(`../redis/lua/${file}`, import.meta.url), 'utf8');
-const sha1 = (text: string) => createHash('sha1').update(text).digest('hex');
-/**
- * A refused settlement is tried again after this long: errors of the server pass in seconds, not in
- * microseconds.
- */
-const RETRY_MS = 50;
 const DETAIL_BYTES_MAX = 500;
 const detailBytes = new Uint8Array(DETAIL_BYTES_MAX);
 const utf8 = new TextEncoder();
 
 export class Committer {
   readonly #options: CommitterOptions;
-  readonly #socket: RedisSocket;
-  readonly #commitSha: string;
-  readonly #deadletterSha: string;
-  /** Sent or to be sent, oldest first; answers come in this order. */
-  #unanswered: Command[] = [];
-  #retryTimer: NodeJS.Timeout | null = null;
-  /** What the server says against the settlements that it refuses now; '' while it refuses none. */
-  refusal = '';
-  /** Commands refused by the server, sent again together. */
-  #refused: Command[] = [];
+  /** By stream; several may share one. */
+  readonly #links: readonly CommitLink[];
+  readonly #commitSha = loadScript('commit').sha;
+  readonly #deadletterSha = loadScript('deadletter').sha;
+  /** Of the batch being settled: the streams that it has rows of. */
+  readonly #present: Uint8Array;
+  readonly #settlements: Settlement[] = [];
 
   constructor(options: CommitterOptions) {
     this.#options = options;
-    const commit = load('commit.lua');
-    const deadletter = load('deadletter.lua');
-    this.#commitSha = sha1(commit);
-    this.#deadletterSha = sha1(deadletter);
-    this.#socket = new RedisSocket({
-      endpoint: options.endpoint,
-      name: 'subito:committer',
-      bufferBytes: 65_536,
-      answerDue: () => this.#unanswered.length > 0,
-      greeting: [
-        ['SCRIPT', 'LOAD', commit],
-        ['SCRIPT', 'LOAD', deadletter],
-      ],
-      onOpen: () => this.#resend(),
-      onBytes: (buffer, start, end) => this.#onBytes(buffer, start, end),
-      onClose: (reason) => notice('warn', 'COMMITTER_DISCONNECTED', reason),
-    });
+    const { streams, connect } = options;
+    this.#present = new Uint8Array(streams.length);
+    const links = new Map<Where, CommitLink>();
+    for (const { endpoint } of streams) {
+      if (links.has(endpoint)) continue;
+      const fences = streams.filter((stream) => stream.endpoint === endpoint).map(({ fence }) => fence);
+      const link = new CommitLink({
+        endpoint,
+        connect,
+        onSettled: (settlement, rows) => this.#onSettled(settlement, rows),
+        onReconnect: () => {
+          for (const fence of fences) fence.reconnected();
+        },
+      });
+      links.set(endpoint, link);
+    }
+    this.#links = streams.map(({ endpoint }) => links.get(endpoint) as CommitLink);
   }
 
   start(): void {
-    this.#socket.open();
+    for (const link of new Set(this.#links)) link.open();
   }
 
   get connected(): boolean {
-    return this.#socket.isOpen;
+    return this.#links.every(({ connected }) => connected);
+  }
+
+  /** What the server says against settlements that it refuses now; '' while it refuses none. */
+  get refusal(): string {
+    return this.#links.find(({ refusal }) => refusal !== '')?.refusal ?? '';
   }
 
   close(): void {
-    if (this.#retryTimer !== null) clearTimeout(this.#retryTimer);
-    this.#socket.close();
+    for (const link of new Set(this.#links)) link.close();
   }
 
   /** Commands that Redis has not confirmed yet. */
   get unsettledCommands(): number {
-    return this.#unanswered.length + this.#refused.length;
+    let commands = 0;
+    for (const link of new Set(this.#links)) commands += link.unsettled;
+    return commands;
   }
 
   /**
@@ -115,40 +96,55 @@ export class Committer {
    */
   settle(batch: Batch, model: string, record: number | null): void {
     batch.commands.reset();
-    batch.unsettled = 0;
-    const before = this.#unanswered.length;
-    for (let stream = 0; stream < this.#options.streams.length; stream += 1) {
+    const present = this.#present.fill(0);
+    for (let row = 0; row < batch.rows; row += 1) {
+      const origin = batch.origin[row] as number;
+      if (origin !== ORIGIN_DIRECT) present[origin] = 1;
+      else if (record !== null) present[record] = 1;
+    }
+    for (let stream = 0; stream < present.length; stream += 1) {
+      if (present[stream] === 0) continue;
       this.#writePredictions(batch, model, stream, record === stream);
       this.#writeDeadletters(batch, stream);
     }
+    // Sent only when all are written: the buffer moves while it grows.
+    const settlements = this.#settlements.splice(0);
+    batch.unsettled = settlements.length;
     if (batch.unsettled === 0) this.#options.onSettled(batch);
-    else if (this.#socket.isOpen) {
-      for (let i = before; i < this.#unanswered.length; i += 1) this.#send(this.#unanswered[i] as Command);
-    }
+    for (const settlement of settlements) (this.#links[settlement.stream] as CommitLink).send(settlement);
   }
 
   #writePredictions(batch: Batch, model: string, stream: number, record: boolean): void {
-    const { rows, table, origin, commands } = batch;
+    const { rows, table, origin, commands, fences } = batch;
     if (batch.layout === null) return;
     const predicted = (row: number) =>
       (origin[row] === stream || (record && origin[row] === ORIGIN_DIRECT)) &&
       table[row * ROW_COLUMNS + ROW.result] === RESULT.ok;
+    const { name, group, predictions, predictionsMax, fence } = this.#options.streams[stream] as CommitStream;
     let count = 0;
-    for (let row = 0; row < rows; row += 1) if (predicted(row)) count += 1;
+    let isOurs = true;
+    for (let row = 0; row < rows; row += 1) {
+      if (!predicted(row)) continue;
+      count += 1;
+      if (origin[row] === stream && fences[row] !== fence.mark) isOurs = false;
+    }
     if (count === 0) return;
-    const { name, group, predictions, predictionsMax } = this.#options.streams[stream] as CommitStream;
     const start = commands.length;
-    commands.array(10 + 5 * count);
+    commands.array(12 + 5 * count);
     commands.ascii('EVALSHA');
     commands.ascii(this.#commitSha);
-    commands.ascii('2');
+    commands.ascii('3');
     commands.utf8(name);
     commands.utf8(predictions);
+    commands.utf8(ledgerKey(name));
     commands.utf8(group);
     commands.utf8(model);
     commands.int(batch.inferUs);
     commands.int(predictionsMax);
-    commands.utf8(batch.firstHand ? this.#options.consumer : '');
+    commands.utf8(this.#options.consumer());
+    const epoch = isOurs && fence.epoch !== '' ? fence.epoch : '0';
+    commands.ascii(epoch);
+    const epochEnd = commands.length - 2;
     for (let row = 0; row < rows; row += 1) {
       if (!predicted(row)) continue;
       const at = row * ROW_COLUMNS;
@@ -162,7 +158,8 @@ export class Committer {
       commands.int(waitUs(batch, row));
       commands.slice(batch.outputs, out, out + (table[at + ROW.outLength] as number));
     }
-    this.#queue(batch, start, count, true);
+    const [end, epochStart] = [commands.length, epochEnd - epoch.length];
+    this.#settlements.push({ batch, stream, start, end, epochStart, epochEnd, rows: count, predicted: true });
   }
 
   #writeDeadletters(batch: Batch, stream: number): void {
@@ -175,81 +172,39 @@ export class Committer {
     if (count === 0) return;
     const { name, group, deadletters } = this.#options.streams[stream] as CommitStream;
     const start = commands.length;
-    commands.array(6 + 3 * count);
+    commands.array(7 + 3 * count);
     commands.ascii('EVALSHA');
     commands.ascii(this.#deadletterSha);
-    commands.ascii('2');
+    commands.ascii('3');
     commands.utf8(name);
     commands.utf8(deadletters);
+    commands.utf8(ledgerKey(name));
     commands.utf8(group);
     for (let row = 0; row < rows; row += 1) {
       if (!dead(row)) continue;
-      const failed = batch.layout !== null && table[row * ROW_COLUMNS + ROW.result] === RESULT.failed;
       commands.ascii(batch.id(row));
-      commands.ascii(failed ? 'failed' : 'invalid');
+      commands.ascii(resultOf(batch, row) === RESULT.failed ? 'failed' : 'invalid');
       commands.utf8(shortDetail(rowDetail(batch, row)));
     }
-    this.#queue(batch, start, count, false);
+    const end = commands.length;
+    const [epochStart, epochEnd] = [end, end];
+    this.#settlements.push({
+      batch,
+      stream,
+      start,
+      end,
+      epochStart,
+      epochEnd,
+      rows: count,
+      predicted: false,
+    });
   }
 
-  #queue(batch: Batch, start: number, rows: number, predicted: boolean): void {
-    batch.unsettled += 1;
-    this.#unanswered.push({ batch, start, end: batch.commands.length, rows, predicted });
-  }
-
-  #send(command: Command): void {
-    this.#socket.write(command.batch.commands.subarray(command.start, command.end));
-  }
-
-  #resend(): void {
-    this.#unanswered.push(...this.#refused);
-    this.#refused = [];
-    for (const command of this.#unanswered) this.#send(command);
-  }
-
-  #onBytes(buffer: Buffer, start: number, end: number): number {
-    let at = start;
-    while (at < end) {
-      const reply = readLineReply(buffer, at, end);
-      if (reply === null) break;
-      at = reply.next;
-      const command = this.#unanswered.shift();
-      assert(command !== undefined, 'Redis answered a settlement that was not asked for');
-      if (reply.kind === 'error') this.#retry(command, reply.text);
-      else this.#done(command, Number(reply.text));
-      // The connection was given up: the other answers belong to commands that will be sent again.
-      if (!this.#socket.isOpen) return end;
-    }
-    return at;
-  }
-
-  #done(command: Command, settled: number): void {
-    const { batch } = command;
-    if (command.predicted) batch.duplicatesOk += command.rows - settled;
-    else batch.duplicatesDead += command.rows - settled;
-    this.refusal = '';
+  #onSettled({ batch, rows, predicted }: Settlement, settled: number): void {
+    if (predicted) batch.duplicatesOk += rows - settled;
+    else batch.duplicatesDead += rows - settled;
     batch.unsettled -= 1;
     if (batch.unsettled === 0) this.#options.onSettled(batch);
-  }
-
-  #retry(command: Command, message: string): void {
-    notice('warn', 'COMMIT_REFUSED', message);
-    this.refusal = message;
-    // The server lost its scripts (restart, SCRIPT FLUSH): a new connection loads them again. Or it is a
-    // replica now: a new connection asks again where the name leads.
-    if (message.startsWith('NOSCRIPT') || message.startsWith('READONLY')) {
-      this.#unanswered.unshift(command);
-      this.#socket.fail(message);
-      return;
-    }
-    this.#refused.push(command);
-    this.#retryTimer ??= setTimeout(() => {
-      this.#retryTimer = null;
-      const again = this.#refused;
-      this.#refused = [];
-      this.#unanswered.push(...again);
-      if (this.#socket.isOpen) for (const one of again) this.#send(one);
-    }, RETRY_MS);
   }
 }
 

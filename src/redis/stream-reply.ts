@@ -5,6 +5,9 @@
  *   *1 [ *2 [ stream name, *N [ *2 [ id, *2K [ field, value, ... ] ] ... ] ] ]      or *-1 (nothing came in
  *   time)
  *
+ * claim.lua answers in the same form, with more to say: where the stream's name stands, `head` (a text of its
+ * own, handed to `onHead`), and as a third part of each entry how often it has been given out.
+ *
  * States: head -> entries -> head. An entry is offered only when it is complete; until then its bytes stay in
  * the buffer. One that is larger than `entryBytesMax` is never kept: `skip` walks over it as it arrives, and
  * the owner is told its id. The owner may refuse an entry for want of room: the parser then stops in front of
@@ -25,6 +28,8 @@ export interface EntryColumns {
   unknownEnd: number;
   /** The entry was deleted from the stream but is still pending: it has an id and nothing else. */
   deleted: boolean;
+  /** How often the entry has been given out, this time included; 1 where the reply does not say. */
+  deliveries: number;
 }
 
 export interface StreamReplyOptions {
@@ -32,7 +37,9 @@ export interface StreamReplyOptions {
   readonly entryBytesMax: number;
   /** Returns false when there is no room: the entry will be offered again. */
   readonly onEntry: (buffer: Buffer, entry: EntryColumns) => boolean;
-  readonly onOversize: (id: string) => boolean;
+  readonly onOversize: (id: string, deliveries: number) => boolean;
+  /** What stands where the stream's name does, at `start` to `end`; before the reply's entries. */
+  readonly onHead?: (buffer: Buffer, start: number, end: number) => void;
   /** The reply is complete; `entries` is 0 when nothing came in time. */
   readonly onReplyEnd: (entries: number) => void;
   /** The server answered with an error instead. */
@@ -56,6 +63,9 @@ export class StreamReplyParser {
   #oversizeId: string | null = null;
   #skipBulks = 0;
   #skipBytes = 0;
+  /** The entry that is walked over ends with its count of deliveries. */
+  #skipCount = false;
+  #skipDeliveries = 1;
   /** True while the owner has refused the next entry. */
   refused = false;
 
@@ -69,6 +79,7 @@ export class StreamReplyParser {
       unknownStart: -1,
       unknownEnd: -1,
       deleted: false,
+      deliveries: 1,
     };
   }
 
@@ -79,6 +90,7 @@ export class StreamReplyParser {
     this.#oversizeId = null;
     this.#skipBulks = 0;
     this.#skipBytes = 0;
+    this.#skipCount = false;
     this.refused = false;
   }
 
@@ -110,7 +122,7 @@ export class StreamReplyParser {
 
   /** An oversize entry has been walked over and waits to be reported. */
   #skipped(): boolean {
-    return this.#oversizeId !== null && this.#skipBulks === 0 && this.#skipBytes === 0;
+    return this.#oversizeId !== null && this.#skipBulks === 0 && this.#skipBytes === 0 && !this.#skipCount;
   }
 
   /** Reads the head of a reply; returns `start` again while it is incomplete. */
@@ -132,10 +144,12 @@ export class StreamReplyParser {
     if (parts === null) return start;
     const nameBytes = this.#number(buffer, this.#next, end, 0x24);
     if (nameBytes === null || this.#next + nameBytes + 2 > end) return start;
-    const entries = this.#number(buffer, this.#next + nameBytes + 2, end, 0x2a);
+    const nameStart = this.#next;
+    const entries = this.#number(buffer, nameStart + nameBytes + 2, end, 0x2a);
     if (entries === null) return start;
     if (streams !== 1 || parts !== 2)
       throw new Error(`a reply of ${streams} streams of ${parts} parts was not asked for`);
+    this.#options.onHead?.(buffer, nameStart, nameStart + nameBytes);
     this.#left = Math.max(entries, 0);
     this.#entries = this.#left;
     return this.#next;
@@ -160,7 +174,8 @@ export class StreamReplyParser {
   /** Finds the parts of the entry at `start`; returns its end or INCOMPLETE. */
   #locate(buffer: Buffer, start: number, end: number): number {
     const entry = this.#entry;
-    if (this.#number(buffer, start, end, 0x2a) === null) return INCOMPLETE;
+    const items = this.#number(buffer, start, end, 0x2a);
+    if (items === null) return INCOMPLETE;
     const idBytes = this.#number(buffer, this.#next, end, 0x24);
     if (idBytes === null) return INCOMPLETE;
     entry.idStart = this.#next;
@@ -168,7 +183,9 @@ export class StreamReplyParser {
     if (entry.idEnd + 2 > end) return INCOMPLETE;
     const parts = this.#number(buffer, entry.idEnd + 2, end, 0x2a);
     if (parts === null) return INCOMPLETE;
-    entry.deleted = parts < 0;
+    // XREADGROUP says nil; a script can only say that there are no fields.
+    entry.deleted = parts < 0 || (parts === 0 && items === 3);
+    entry.deliveries = 1;
     entry.fields.fill(-1);
     entry.unknownStart = -1;
     entry.unknownEnd = -1;
@@ -192,6 +209,11 @@ export class StreamReplyParser {
         entry.unknownEnd = nameEnd;
       }
     }
+    if (items === 3) {
+      const deliveries = this.#number(buffer, this.#next, end, 0x3a);
+      if (deliveries === null) return INCOMPLETE;
+      entry.deliveries = deliveries;
+    }
     return this.#next;
   }
 
@@ -209,7 +231,7 @@ export class StreamReplyParser {
 
   /** The entry at `start` is too large: remember its id and walk over its fields as they come. */
   #beginSkip(buffer: Buffer, start: number, end: number): number {
-    this.#number(buffer, start, end, 0x2a);
+    const items = this.#number(buffer, start, end, 0x2a);
     const idBytes = this.#number(buffer, this.#next, end, 0x24) ?? 0;
     const idStart = this.#next;
     const parts = this.#number(buffer, idStart + idBytes + 2, end, 0x2a);
@@ -217,6 +239,8 @@ export class StreamReplyParser {
     this.#oversizeId = buffer.toString('latin1', idStart, idStart + idBytes);
     this.#skipBulks = parts;
     this.#skipBytes = 0;
+    this.#skipCount = items === 3;
+    this.#skipDeliveries = 1;
     return this.#next;
   }
 
@@ -236,7 +260,14 @@ export class StreamReplyParser {
         this.#skipBulks -= 1;
       }
     }
-    if (!this.#options.onOversize(this.#oversizeId as string)) {
+    if (this.#skipCount) {
+      const deliveries = this.#number(buffer, at, end, 0x3a);
+      if (deliveries === null) return at;
+      at = this.#next;
+      this.#skipDeliveries = deliveries;
+      this.#skipCount = false;
+    }
+    if (!this.#options.onOversize(this.#oversizeId as string, this.#skipDeliveries)) {
       this.refused = true;
       return at;
     }

@@ -4,7 +4,7 @@
  */
 import { CommandWriter } from '../redis/resp.ts';
 import type { AnswerCallback } from './direct.ts';
-import { ROW_COLUMNS, type SlabLayout } from './slab.ts';
+import { RESULT, ROW, ROW_COLUMNS, type SlabLayout } from './slab.ts';
 
 /** Two 64-bit numbers and a dash. */
 export const ID_BYTES_MAX = 41;
@@ -34,8 +34,8 @@ export class Batch {
   arenaInUsed = 0;
   /** The earliest of the rows' deadlines, Unix milliseconds. */
   deadlineMs = Number.POSITIVE_INFINITY;
-  /** Every stream row was given out by Redis for the first time. */
-  firstHand = true;
+  /** How often its rows were given out; above 1 it is one row, which runs alone. */
+  deliveries = 1;
   /** Times a worker died on this batch. */
   crashes = 0;
   /** Rows that somebody else had settled before: of the predicted ones, and of the others. */
@@ -56,10 +56,16 @@ export class Batch {
   readonly readMs: Float64Array;
   /** Index of the input stream, or ORIGIN_DIRECT. */
   readonly origin: Int16Array;
+  /**
+   * Mark of the stream's fence under which the row was read for the first time; 0: it had been given out
+   * before.
+   */
+  readonly fences: Int32Array;
   /** Rows with ORIGIN_DIRECT: who waits for the answer. */
   readonly answers: (AnswerCallback | null)[];
-  /** Rejected rows: why, in words. */
+  /** Rejected rows: why, in words; and whether running it failed (1), or the event is invalid (0). */
   readonly details: string[];
+  readonly failed: Uint8Array;
 
   dispatchedMs = 0;
   inferredMs = 0;
@@ -93,8 +99,10 @@ export class Batch {
     this.arrivedMs = new Float64Array(rowsMax);
     this.readMs = new Float64Array(rowsMax);
     this.origin = new Int16Array(rowsMax);
+    this.fences = new Int32Array(rowsMax);
     this.answers = new Array<AnswerCallback | null>(rowsMax).fill(null);
     this.details = layout === null ? new Array<string>(rowsMax).fill('') : [];
+    this.failed = new Uint8Array(layout === null ? rowsMax : 0);
     this.commands = new CommandWriter(rowsMax * 512);
   }
 
@@ -109,7 +117,7 @@ export class Batch {
     this.rows = 0;
     this.arenaInUsed = 0;
     this.deadlineMs = Number.POSITIVE_INFINITY;
-    this.firstHand = true;
+    this.deliveries = 1;
     this.crashes = 0;
     this.duplicatesOk = 0;
     this.duplicatesDead = 0;
@@ -128,4 +136,10 @@ export class Batch {
     const at = row * ID_BYTES_MAX;
     return this.ids.toString('latin1', at, at + (this.idBytes[row] as number));
   }
+}
+
+/** RESULT of a row of a batch that has run, or of rejected events. */
+export function resultOf(batch: Batch, row: number): number {
+  if (batch.layout !== null) return batch.table[row * ROW_COLUMNS + ROW.result] as number;
+  return batch.failed[row] === 1 ? RESULT.failed : RESULT.invalid;
 }

@@ -4,7 +4,8 @@
  * itself.
  *
  * A batch goes round: free -> open (takes rows) -> ready (full, or its arena is) -> running -> settling ->
- * free. An open batch may go to running directly. Each lane belongs to one model; at most one of its batches
+ * free. An open batch may go to running directly; one for a row that has to run alone goes from free to
+ * ready. Each lane belongs to one model; at most one of its batches
  * is open.
  *
  * Pure: no clock, no IO; `dispatch` does the work. Sizes and deadlines are read from the batches themselves.
@@ -28,6 +29,8 @@ export interface Lane<B extends Schedulable> {
   /** The open batch was the last free one: while there is no other, it takes direct rows only. */
   openReserved: boolean;
   readonly ready: B[];
+  /** Every batch of the lane, wherever it is on its way. */
+  readonly all: readonly B[];
 }
 
 /**
@@ -59,6 +62,7 @@ export class Batcher<B extends Schedulable> {
       open: null,
       openReserved: false,
       ready: [],
+      all: batches,
     };
     this.#lanes.push(lane);
     return lane;
@@ -70,6 +74,21 @@ export class Batcher<B extends Schedulable> {
     let rows = lane.open === null || isKept(lane) ? 0 : lane.open.rowsMax - lane.open.rows;
     for (let i = reserved; i < lane.free.length; i += 1) rows += (lane.free[i] as B).rowsMax;
     return rows;
+  }
+
+  /** Batches that a stream may still take for rows that have to run alone. */
+  freeAlone(lane: Lane<B>): number {
+    return Math.max(0, lane.free.length - (lane.needsWorker ? RESERVED_FOR_DIRECT : 0));
+  }
+
+  /** A batch for one row that runs alone, or null when none can be spared; `ready` puts it in line. */
+  alone(lane: Lane<B>): B | null {
+    return this.freeAlone(lane) === 0 ? null : (lane.free.pop() as B);
+  }
+
+  ready(lane: Lane<B>, batch: B): void {
+    assert(batch.rows === 1 && batch !== lane.open);
+    lane.ready.push(batch);
   }
 
   /** The batch that takes the lane's next row, or null when there is none. */

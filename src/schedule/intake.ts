@@ -69,6 +69,11 @@ export class Intake {
   #reason = '';
   /** Rows taken and not settled yet. */
   rowsInFlight = 0;
+  /**
+   * Of these, how many run alone in a batch; `exclusive`: those beside which no other suspect may run,
+   * because if one of them ends the process, it must not take another one's deliveries with it.
+   */
+  readonly alone = { suspects: 0, exclusive: 0 };
   /** Unix milliseconds: when what is being taken in now was received. */
   #receivedMs = 0;
 
@@ -90,11 +95,40 @@ export class Intake {
     return rows;
   }
 
+  /** Suspect entries that may be read from this stream now: each takes a batch of its own. */
+  demandAlone(stream: IntakeStream): number {
+    const { batcher, lanes } = this.#options;
+    if (stream.lane !== null) return batcher.freeAlone(stream.lane);
+    let batches = Number.POSITIVE_INFINITY;
+    for (const lane of lanes) batches = Math.min(batches, batcher.freeAlone(lane));
+    return batches;
+  }
+
+  /** Whether the entry has a row already: read over an earlier connection, say. Looks at every row. */
+  isInHand(stream: IntakeStream, id: string): boolean {
+    const wanted = Buffer.from(id, 'latin1');
+    const { lanes, rejects } = this.#options;
+    for (const lane of [rejects, ...lanes]) {
+      for (const { rows, origin, ids, idBytes } of lane.all) {
+        for (let row = 0; row < rows; row += 1) {
+          if (origin[row] !== stream.index || idBytes[row] !== wanted.length) continue;
+          const at = row * ID_BYTES_MAX;
+          // Ids differ at their ends.
+          let left = wanted.length - 1;
+          while (left >= 0 && ids[at + left] === wanted[left]) left -= 1;
+          if (left < 0) return true;
+        }
+      }
+    }
+    return false;
+  }
+
   /**
-   * Takes one stream entry, which may have been given out before (`again`); false when there is no row for it
-   * now.
+   * Takes one stream entry; false when there is no row for it now. `mark`: the fence's mark under which it
+   * was asked for, 0 when it had been given out before. One that was given out twice or more gets a batch of
+   * its own.
    */
-  take(stream: IntakeStream, buffer: Buffer, entry: EntryColumns, again = false): boolean {
+  take(stream: IntakeStream, buffer: Buffer, entry: EntryColumns, mark = 0): boolean {
     this.#reason = '';
     const lane = this.#laneOf(stream, buffer, entry);
     if (this.#reason === '') this.#check(lane as ModelLane, buffer, entry);
@@ -104,10 +138,11 @@ export class Intake {
     const { fields } = entry;
     const dataStart = fields[2 * DATA] as number;
     const dataBytes = dataStart < 0 ? 0 : (fields[2 * DATA + 1] as number) - dataStart;
-    const batch = this.#room(lane, dataBytes, false);
+    const isSuspect = entry.deliveries > 1;
+    const batch = isSuspect ? this.#options.batcher.alone(lane) : this.#room(lane, dataBytes, false);
     if (batch === null) return false;
     const row = batch.rows;
-    if (again) batch.firstHand = false;
+    batch.fences[row] = isSuspect ? 0 : mark;
     if (dataStart >= 0) placeData(batch, row, buffer, dataStart, dataBytes);
     else placeFeatures(batch, row, lane, buffer, fields[2 * FEATURES] as number);
     batch.table[row * ROW_COLUMNS + ROW.encoding] = stream.json ? ENCODING.json : ENCODING.msgpack;
@@ -128,18 +163,27 @@ export class Intake {
       stream.deadlineMs ||
       lane.deadlineMs ||
       this.#options.deadlineMsDefault;
+    if (isSuspect) {
+      batch.deliveries = entry.deliveries;
+      this.alone.suspects += 1;
+      if (isExclusive(batch.deliveries)) this.alone.exclusive += 1;
+    }
     this.#added(lane, batch, stream.index, arrivedMs, arrivedMs + deadlineMs);
     return true;
   }
 
-  /** Takes an entry that cannot be served, with the reason; false when there is no row for it now. */
-  reject(stream: IntakeStream, id: string, reason: string): boolean {
+  /**
+   * Takes an entry that cannot be served, with the reason: the event is invalid, or running it `failed`.
+   * False when there is no row for it now.
+   */
+  reject(stream: IntakeStream, id: string, reason: string, failed = false): boolean {
     const { batcher, rejects } = this.#options;
     const batch = batcher.open(rejects, false);
     if (batch === null) return false;
     const row = batch.rows;
     batch.idBytes[row] = batch.ids.write(id, row * ID_BYTES_MAX, 'latin1');
     batch.details[row] = reason;
+    batch.failed[row] = failed ? 1 : 0;
     this.#added(rejects, batch, stream.index, Number.parseInt(id, 10), 0);
     return true;
   }
@@ -166,9 +210,12 @@ export class Intake {
     return true;
   }
 
-  /** Rows were settled. */
-  released(rows: number): void {
+  /** A batch was settled: so many rows, and how often they had been given out. */
+  released(rows: number, deliveries: number): void {
     this.rowsInFlight -= rows;
+    if (deliveries < 2) return;
+    this.alone.suspects -= 1;
+    if (isExclusive(deliveries)) this.alone.exclusive -= 1;
   }
 
   #added(lane: Lane<Batch>, batch: Batch, origin: number, arrivedMs: number, deadlineMs: number): void {
@@ -178,7 +225,8 @@ export class Intake {
     if (deadlineMs < batch.deadlineMs) batch.deadlineMs = deadlineMs;
     batch.rows += 1;
     this.rowsInFlight += 1;
-    this.#options.batcher.added(lane);
+    if (batch.deliveries > 1) this.#options.batcher.ready(lane, batch);
+    else this.#options.batcher.added(lane);
   }
 
   /** The open batch, or the next one when this event's bytes do not fit its arena any more. */
@@ -244,6 +292,11 @@ export class Intake {
       this.#reason = 'priority: must be 0 (playing), 1 (prefetch) or 2 (analytics)';
     }
   }
+}
+
+/** By the same rule lua/claim.lua hands it out by itself. */
+function isExclusive(deliveries: number): boolean {
+  return deliveries > 2;
 }
 
 /** Bytes of a field's value; -1: the entry has no such field. */

@@ -12,7 +12,7 @@ import { nowMs } from '../clock.ts';
 import { messageOf } from '../errors.ts';
 import type { InferResult, InferTask } from '../infer/protocol.ts';
 import { channels, notice } from '../observe/channels.ts';
-import { type Batch, ORIGIN_DIRECT } from './batch.ts';
+import { type Batch, ORIGIN_DIRECT, resultOf } from './batch.ts';
 import type { Batcher, Lane } from './batcher.ts';
 import type { Answer } from './direct.ts';
 import type { ModelLane } from './intake.ts';
@@ -25,8 +25,8 @@ export interface RunnerOptions {
   /** Tells Redis; `settled` is called when that is done. */
   readonly settle: (batch: Batch, model: string, record: number | null) => void;
   readonly streamNames: readonly string[];
-  /** Rows are free again: read on. */
-  readonly onFreeRows: (rows: number) => void;
+  /** A batch's rows are free again: read on. `deliveries`: how often they had been given out. */
+  readonly onFreeRows: (rows: number, deliveries: number) => void;
 }
 
 const NO_OUTPUTS = new Uint8Array(0);
@@ -164,10 +164,10 @@ export class BatchRunner {
   settled(batch: Batch): void {
     const lane = this.#lanes[batch.slab] as Lane<Batch>;
     if (channels.settle.hasSubscribers) this.#report(lane, batch);
-    const { rows } = batch;
+    const { rows, deliveries } = batch;
     batch.reset();
     this.#options.batcher.release(lane, batch);
-    this.#options.onFreeRows(rows);
+    this.#options.onFreeRows(rows, deliveries);
   }
 
   #report(lane: Lane<Batch>, batch: Batch): void {
@@ -206,7 +206,7 @@ export class BatchRunner {
       this.#arrivedMs[counts.rows] = batch.arrivedMs[row] as number;
       this.#readMs[counts.rows] = batch.readMs[row] as number;
       counts.rows += 1;
-      const result = batch.layout === null ? RESULT.invalid : batch.table[row * ROW_COLUMNS + ROW.result];
+      const result = resultOf(batch, row);
       if (result === RESULT.ok) counts.ok += 1;
       else if (result === RESULT.invalid) counts.invalid += 1;
       else counts.failed += 1;

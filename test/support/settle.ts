@@ -2,6 +2,8 @@
 import type { Redis } from 'ioredis';
 import { Committer } from '../../src/publish/committer.ts';
 import type { RedisEndpoint } from '../../src/redis/endpoint.ts';
+import { Fence } from '../../src/redis/fence.ts';
+import { ledgerKey } from '../../src/redis/keys.ts';
 import { Batch } from '../../src/schedule/batch.ts';
 import { slabLayout } from '../../src/schedule/slab.ts';
 import { fillBatch, type RowSpec, tensor } from './batches.ts';
@@ -35,15 +37,23 @@ export function newBatch(rejects = false): Batch {
 
 /** The one that `deliver` gives events to. */
 export const CONSUMER = 'reader';
+/** Of the streams' ledgers, as `deliver` writes it. */
+export const EPOCH = '1700000000000';
 
 /** A committer under test, and what it has said to be settled. */
 export class Settling {
   readonly committer: Committer;
   readonly settled: Batch[] = [];
+  readonly fences: readonly Fence[];
 
   constructor(endpoint: RedisEndpoint, streams = [STREAM, SECOND]) {
-    const onSettled = (batch: Batch) => this.settled.push(batch);
-    this.committer = new Committer({ endpoint, consumer: CONSUMER, streams, onSettled });
+    this.fences = streams.map(() => new Fence());
+    for (const fence of this.fences) fence.learn(EPOCH);
+    this.committer = new Committer({
+      consumer: () => CONSUMER,
+      streams: streams.map((stream, i) => ({ ...stream, endpoint, fence: this.fences[i] as Fence })),
+      onSettled: (batch) => this.settled.push(batch),
+    });
     this.committer.start();
   }
 
@@ -54,10 +64,18 @@ export class Settling {
   /** Settles rows in a batch of their own. */
   settle(
     rows: readonly RowSpec[],
-    { model = 'm@1', record = null as number | null, rejects = false, firstHand = true } = {},
+    {
+      model = 'm@1',
+      record = null as number | null,
+      rejects = false,
+      firstHand = true,
+      mark = undefined as number | undefined,
+    } = {},
   ): Batch {
     const batch = fillBatch(newBatch(rejects), rows);
-    batch.firstHand = firstHand;
+    for (let row = 0; row < batch.rows; row += 1) {
+      batch.fences[row] = firstHand ? (mark ?? this.fences[batch.origin[row] as number]?.mark ?? 0) : 0;
+    }
     this.committer.settle(batch, model, record);
     return batch;
   }
@@ -70,6 +88,7 @@ export class Settling {
 /** Adds events and has them delivered to a consumer; returns their ids. */
 export async function deliver(redis: Redis, count: number, stream = STREAM): Promise<string[]> {
   await redis.xgroup('CREATE', stream.name, stream.group, '0', 'MKSTREAM').catch(() => {});
+  await redis.hset(ledgerKey(stream.name), `${stream.group}:epoch`, EPOCH);
   const ids: string[] = [];
   for (let i = 0; i < count; i += 1)
     ids.push(String(await redis.xadd(stream.name, '*', 'key', `k${i}`, 'data', `d${i}`)));

@@ -3,7 +3,7 @@
 -- letters. The copy is made here, from the stream, so that an event of any size never has to pass through
 -- the engine. An XADD that fails makes its event pending again, as in commit.lua.
 --
--- KEYS[1] input stream   KEYS[2] dead-letter stream
+-- KEYS[1] input stream   KEYS[2] dead-letter stream   KEYS[3] ledger of the input stream
 -- ARGV[1] group
 -- ARGV[2...] three per row: entry id, reason (invalid or failed), detail
 -- Returns how many rows were settled by this call.
@@ -30,12 +30,13 @@ for i = 2, #ARGV, 3 do
     local copy = {}
     for at = 1, math.min(#values, VALUES_MAX) do copy[at] = values[at] end
     for _, value in ipairs({ 'source', id, 'reason', ARGV[i + 1], 'detail', ARGV[i + 2],
-      'deliveries', pending and pending[4] or 1 }) do
+      'deliveries', pending[4] }) do
       copy[#copy + 1] = value
     end
     local reply = redis.pcall('XADD', deadletters, '*', unpack(copy))
     if type(reply) == 'table' then
-      redis.call('XCLAIM', input, group, 'unsettled', 0, id, 'FORCE', 'JUSTID')
+      redis.call('XCLAIM', input, group, pending[2], 0, id, 'FORCE', 'RETRYCOUNT', pending[4], 'JUSTID')
+      redis.call('HINCRBY', KEYS[3], group .. ':epoch', 1)
       return reply
     end
     settled = settled + 1

@@ -1,0 +1,77 @@
+#!lua
+-- Takes over entries that were given out and are not settled: of other consumers when they have been idle for
+-- the claim time, of this consumer what it lost with a connection or a process. XAUTOCLAIM would tell neither
+-- whose they were nor how often they had been given out; XPENDING does. One call is one piece of a sweep.
+--
+-- An entry that changes hands counts one delivery more. Given out twice or more it is suspect: it has to run
+-- alone in its batch, and from the third time on alone in the whole engine. One that was given out as often as
+-- is allowed is handed over with a count above that, to be dead-lettered; so is one that was deleted from the
+-- stream, without fields. Neither is claimed: whoever is first settles it.
+--
+-- KEYS[1] input stream   KEYS[2] its ledger
+-- ARGV[1] group  ARGV[2] consumer  ARGV[3] least idle time of others' entries, ms  ARGV[4] of its own
+-- ARGV[5] id after which to go on; '' from the oldest  ARGV[6] entries at most
+-- ARGV[7] entries at most that have to run alone in their batch
+-- ARGV[8] 1: also one that has to run alone in the engine, by itself; 0: none is possible now
+-- ARGV[9] deliveries allowed  ARGV[10] 1: its own entries count one delivery more, too (its process died)
+-- Returns {{head, entries}} like XREADGROUP, each entry {id, fields, deliveries}; head is 'epoch after', where
+-- `after` is the id to go on after, or '-' when the sweep has reached the end.
+local input, ledger, group, consumer = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
+local idleOthers, idleOwn = tonumber(ARGV[3]), tonumber(ARGV[4])
+local after, rowsMax, aloneMax = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
+local exclusiveAllowed, deliveriesMax, ownCount = ARGV[8] == '1', tonumber(ARGV[9]), ARGV[10] == '1'
+-- Work of one call: pages of XPENDING, entries looked at.
+local PAGE, LOOKED_AT_MAX = 100, 1000
+
+local entries, alone, lookedAt, full, ended = {}, 0, 0, false, false
+
+-- Hands one pending entry over; false when it has to wait for a later call.
+local function take(id, owner, deliveries)
+  local count = deliveries
+  if owner ~= consumer or ownCount or count == 0 then count = count + 1 end
+  local givenUp = count > deliveriesMax
+  if not givenUp and count >= 2 then
+    local exclusive = count >= 3
+    if exclusive and (not exclusiveAllowed or alone > 0) then return false end
+    if not exclusive and alone >= aloneMax then return false end
+    alone = alone + 1
+    if exclusive then full = true end
+  end
+  local entry = redis.call('XRANGE', input, id, id)[1]
+  if entry and not givenUp then
+    redis.call('XCLAIM', input, group, consumer, 0, id, 'RETRYCOUNT', count, 'JUSTID')
+  end
+  entries[#entries + 1] = { id, entry and entry[2] or {}, count }
+  return true
+end
+
+while not full and not ended and lookedAt < LOOKED_AT_MAX do
+  local from = after == '' and '-' or '(' .. after
+  local page = redis.call('XPENDING', input, group, 'IDLE', math.min(idleOthers, idleOwn), from, '+', PAGE)
+  ended = #page < PAGE
+  for _, found in ipairs(page) do
+    local id, owner, idle, deliveries = unpack(found)
+    lookedAt = lookedAt + 1
+    if idle >= (owner == consumer and idleOwn or idleOthers) then
+      if #entries >= rowsMax or not take(id, owner, deliveries) then
+        full, ended = true, false
+        break
+      end
+    end
+    after = id
+    if full then
+      ended = false
+      break
+    end
+  end
+end
+
+local epoch = redis.call('HGET', ledger, group .. ':epoch')
+if not epoch then
+  local time = redis.call('TIME')
+  epoch = string.format('%d%03d', time[1], math.floor(time[2] / 1000))
+  redis.call('HSET', ledger, group .. ':epoch', epoch)
+elseif #entries > 0 then
+  epoch = redis.call('HINCRBY', ledger, group .. ':epoch', 1)
+end
+return { { epoch .. ' ' .. (ended and '-' or after == '' and '0' or after), entries } }
