@@ -13,22 +13,23 @@
 -- ARGV[5] id after which to go on; '' from the oldest  ARGV[6] entries at most
 -- ARGV[7] entries at most that have to run alone in their batch
 -- ARGV[8] 1: also one that has to run alone in the engine, by itself; 0: none is possible now
--- ARGV[9] deliveries allowed  ARGV[10] 1: its own entries count one delivery more, too (its process died)
+-- ARGV[9] deliveries allowed  ARGV[10] its own entries that have been idle for longer than this, ms, were
+--   given to a process that had the name before: they count one delivery more, too
 -- Returns {{head, entries}} like XREADGROUP, each entry {id, fields, deliveries}; head is 'epoch after', where
 -- `after` is the id to go on after, or '-' when the sweep has reached the end.
 local input, ledger, group, consumer = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
 local idleOthers, idleOwn = tonumber(ARGV[3]), tonumber(ARGV[4])
 local after, rowsMax, aloneMax = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
-local exclusiveAllowed, deliveriesMax, ownCount = ARGV[8] == '1', tonumber(ARGV[9]), ARGV[10] == '1'
+local exclusiveAllowed, deliveriesMax, ageMs = ARGV[8] == '1', tonumber(ARGV[9]), tonumber(ARGV[10])
 -- Work of one call: pages of XPENDING, entries looked at.
 local PAGE, LOOKED_AT_MAX = 100, 1000
 
 local entries, alone, lookedAt, full, ended = {}, 0, 0, false, false
 
 -- Hands one pending entry over; false when it has to wait for a later call.
-local function take(id, owner, deliveries)
+local function take(id, owner, idle, deliveries)
   local count = deliveries
-  if owner ~= consumer or ownCount or count == 0 then count = count + 1 end
+  if owner ~= consumer or idle > ageMs or count == 0 then count = count + 1 end
   local givenUp = count > deliveriesMax
   if not givenUp and count >= 2 then
     local exclusive = count >= 3
@@ -53,7 +54,7 @@ while not full and not ended and lookedAt < LOOKED_AT_MAX do
     local id, owner, idle, deliveries = unpack(found)
     lookedAt = lookedAt + 1
     if idle >= (owner == consumer and idleOwn or idleOthers) then
-      if #entries >= rowsMax or not take(id, owner, deliveries) then
+      if #entries >= rowsMax or not take(id, owner, idle, deliveries) then
         full, ended = true, false
         break
       end
