@@ -13,7 +13,13 @@ import { parse as parseYaml } from 'yaml';
 import { crossCheck } from './config/check.ts';
 import { applyEnvironment, type Environment } from './config/environment.ts';
 import { type ConfigProblem, explainIssues, keyText, type Path, problem } from './config/report.ts';
-import { type ConfigChecked, type ConfigInput, configSchema, redisUrlDefault } from './config/schema.ts';
+import {
+  type ConfigChecked,
+  type ConfigInput,
+  configSchema,
+  redisUrlDefault,
+  redisWays,
+} from './config/schema.ts';
 import { SubitoError } from './errors.ts';
 import { configName, type LimitName, type Limits, limitsDefault } from './limits.ts';
 
@@ -27,6 +33,16 @@ export interface RedisTls {
   readonly servername?: string;
 }
 
+/** What all nodes of a cluster, or the servers behind sentinels, have in common. */
+interface RedisNodes {
+  /** Without credentials, so they can be logged. */
+  readonly urls: readonly string[];
+  readonly username?: string;
+  readonly password?: string;
+  /** Present for rediss://. */
+  readonly tls?: RedisTls;
+}
+
 export type RedisConfig =
   | {
       readonly kind: 'url';
@@ -36,6 +52,13 @@ export type RedisConfig =
       /** Present for rediss://: paths of PEM files. */
       readonly tls?: RedisTls;
     }
+  | ({ readonly kind: 'cluster' } & RedisNodes)
+  | ({
+      readonly kind: 'sentinel';
+      readonly master: string;
+      readonly sentinelUsername?: string;
+      readonly sentinelPassword?: string;
+    } & RedisNodes)
   | { readonly kind: 'embedded'; readonly port: number; readonly dir: string };
 
 export interface StreamConfig {
@@ -127,13 +150,19 @@ function merge(base: Tree, over: Tree): Tree {
     const below = merged[key];
     merged[key] = isTree(below) && isTree(value) ? merge(below, value) : value;
   }
-  // Redis is one server: naming one way of reaching it puts the other aside.
   const [named, redis] = [over['redis'], merged['redis']];
-  if (isTree(named) && isTree(redis)) {
-    if (named['url'] !== undefined && named['embedded'] === undefined) redis['embedded'] = undefined;
-    if (named['embedded'] !== undefined && named['url'] === undefined) redis['url'] = undefined;
-  }
+  if (isTree(named) && isTree(redis)) putAside(named, redis);
   return merged;
+}
+
+/** Redis is reached in one way: naming one puts aside the one that was named before. */
+function putAside(named: Tree, redis: Tree): void {
+  const [way, another] = Object.keys(redisWays).filter((key) => named[key] !== undefined);
+  if (way === undefined || another !== undefined) return;
+  for (const [other, keys] of Object.entries(redisWays)) {
+    if (other === way) continue;
+    for (const key of keys) if (named[key] === undefined) redis[key] = undefined;
+  }
 }
 
 /** What is left when the keys that are wrong are taken out, to find in the same run what else is wrong. */
@@ -233,27 +262,54 @@ function resolveJwt({ jwks_url, secret, issuer, audience }: JwtChecked): JwtConf
   };
 }
 
+type RedisTlsChecked = Exclude<Exclude<ConfigChecked['redis'], string>['tls'], undefined>;
+
 function resolveRedis(redis: ConfigChecked['redis']): RedisConfig {
   if (redis === 'embedded') return { kind: 'embedded', port: 0, dir: './data/redis' };
   if (redis.embedded !== undefined) return { kind: 'embedded', ...redis.embedded };
+  const { username, sentinel_username, sentinel_password } = redis;
+  if (redis.cluster !== undefined || redis.sentinels !== undefined) {
+    const urls = redis.cluster ?? redis.sentinels ?? [];
+    const nodes: RedisNodes = {
+      urls,
+      ...(username === undefined ? {} : { username }),
+      ...(redis.password === undefined ? {} : { password: redis.password }),
+      ...(urls.some(isTlsUrl) ? { tls: resolveTls(redis.tls) } : {}),
+    };
+    if (redis.cluster !== undefined) return { kind: 'cluster', ...nodes };
+    return {
+      kind: 'sentinel',
+      ...nodes,
+      // The cross-check asks for it.
+      master: redis.master ?? '',
+      ...(sentinel_username === undefined ? {} : { sentinelUsername: sentinel_username }),
+      ...(sentinel_password === undefined ? {} : { sentinelPassword: sentinel_password }),
+    };
+  }
   const given = redis.url ?? redisUrlDefault;
   // The cross-check refuses it.
   if (!URL.canParse(given)) return { kind: 'url', url: given };
   const url = new URL(given);
   const password = redis.password ?? (url.password === '' ? undefined : decodeURIComponent(url.password));
   url.password = '';
-  if (redis.username !== undefined) url.username = redis.username;
-  const { ca, cert, key, servername } = redis.tls ?? {};
-  const tls: RedisTls = {
-    ...(ca === undefined ? {} : { ca }),
-    ...(cert === undefined ? {} : { cert }),
-    ...(key === undefined ? {} : { key }),
-    ...(servername === undefined ? {} : { servername }),
-  };
+  if (username !== undefined) url.username = username;
   return {
     kind: 'url',
     url: url.href,
     ...(password === undefined ? {} : { password }),
-    ...(url.protocol === 'rediss:' ? { tls } : {}),
+    ...(url.protocol === 'rediss:' ? { tls: resolveTls(redis.tls) } : {}),
+  };
+}
+
+function isTlsUrl(url: string): boolean {
+  return url.startsWith('rediss:');
+}
+
+function resolveTls({ ca, cert, key, servername }: RedisTlsChecked = {}): RedisTls {
+  return {
+    ...(ca === undefined ? {} : { ca }),
+    ...(cert === undefined ? {} : { cert }),
+    ...(key === undefined ? {} : { key }),
+    ...(servername === undefined ? {} : { servername }),
   };
 }

@@ -32,8 +32,9 @@ import { Committer } from './publish/committer.ts';
 import { PredictionTail } from './publish/tail.ts';
 import { connectControl } from './redis/control.ts';
 import { startEmbedded } from './redis/embedded.ts';
-import { parseEndpoint, type RedisEndpoint } from './redis/endpoint.ts';
+import { parseEndpoint } from './redis/endpoint.ts';
 import { Fence } from './redis/fence.ts';
+import { plainTopology, type Topology, topologyOf } from './redis/topology.ts';
 import { scanModels } from './repository/repository.ts';
 import type { Batch } from './schedule/batch.ts';
 import { Batcher } from './schedule/batcher.ts';
@@ -53,7 +54,10 @@ export interface Engine {
   readonly backend: Backend;
   /** Where the gateway listens. */
   readonly url: string;
-  /** The server in use; for an embedded one this is where redis-cli finds it. */
+  /**
+   * The server in use; for an embedded one this is where redis-cli finds it. Of a cluster, and of sentinels:
+   * those that are configured, joined by commas.
+   */
   readonly redisUrl: string;
   /** Models that were found and are not served, with the reason. */
   readonly problems: readonly ModelProblem[];
@@ -123,9 +127,9 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
   const { slabArenaBytes, inferMsMax, modelLoadMsMax: loadMsMax } = limits;
   const starting = startPool({ specs, threads, providers, slabArenaBytes, inferMsMax, loadMsMax });
   parts.add(starting, async (started) => (await started.catch(() => null))?.stop());
-  const { endpoint, redisUrl } = await openRedis(config, options, parts);
+  const { topology, redisUrl } = await openRedis(config, options, parts);
   const { redisCommandMsMax: commandMsMax } = limits;
-  const connecting = connectControl({ endpoint, commandMsMax, signal: options.signal });
+  const connecting = connectControl({ topology, commandMsMax, signal: options.signal });
   const control = parts.add(await connecting, (c) => c.close());
   for (const { name, group } of partitions) await control.createGroup(name, group);
   const pool = await starting;
@@ -155,7 +159,11 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
   const committer: Committer = parts.add(
     new Committer({
       consumer: () => consumer,
-      streams: partitions.map((p) => ({ ...p, endpoint, fence: fences[p.index] as Fence })),
+      streams: partitions.map((p) => ({
+        ...p,
+        endpoint: topology.where(p.name),
+        fence: fences[p.index] as Fence,
+      })),
       onSettled: (batch) => runner.settled(batch),
     }),
     (c) => c.close(),
@@ -166,7 +174,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
   const readers = partitions.map((partition) => {
     const stream = intakeStream(partition, lanes.models);
     const reader = new StreamReader({
-      endpoint,
+      endpoint: topology.where(partition.name),
       stream: partition.name,
       group: partition.group,
       consumer: () => consumer,
@@ -190,7 +198,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
         await control.createGroup(partition.name, partition.group);
         return { epoch: '' };
       },
-      unblock: (clientId) => control.unblock(clientId),
+      unblock: (clientId) => control.unblock(clientId, partition.name),
     });
     return parts.add(reader, (r) => r.close());
   });
@@ -226,7 +234,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
   let gateway: Gateway | null = null;
   const tails = [...new Set(partitions.map(({ predictions }) => predictions))].map((stream) => {
     const tail = new PredictionTail({
-      endpoint,
+      endpoint: topology.where(stream),
       stream,
       entryBytesMax: limits.entryBytesMax,
       countMax: limits.readCountMax,
@@ -289,13 +297,15 @@ async function openRedis(
   { redis }: Config,
   { signal }: EngineOptions,
   parts: Parts,
-): Promise<{ endpoint: RedisEndpoint; redisUrl: string }> {
-  if (redis.kind === 'url') return { endpoint: parseEndpoint(redis.url, redis), redisUrl: redis.url };
+): Promise<{ topology: Topology; redisUrl: string }> {
+  if (redis.kind !== 'embedded') {
+    return { topology: topologyOf(redis), redisUrl: redis.kind === 'url' ? redis.url : redis.urls.join(',') };
+  }
   const starting = startEmbedded({ ...redis, signal });
   // Before it runs: one that is still starting must not be left behind either.
   parts.add(starting, async (started) => (await started.catch(() => null))?.stop());
   const server = await starting;
-  return { endpoint: parseEndpoint(server.url), redisUrl: server.url };
+  return { topology: plainTopology(parseEndpoint(server.url)), redisUrl: server.url };
 }
 
 function openGateway(config: Config, backend: Backend, { routes = {} }: EngineOptions): Promise<Gateway> {

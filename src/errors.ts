@@ -36,9 +36,13 @@ export const errorTable = {
   REDIS_START_FAILED: { retryable: true, fix: 'read redis.log in the directory named above' },
   REDIS_UNREACHABLE: {
     retryable: true,
-    fix: 'check redis.url, that the server runs, and its password and TLS settings',
+    fix: 'check redis.url (redis.cluster, redis.sentinels), that it runs, and its password and TLS settings',
   },
   REDIS_TOO_OLD: { retryable: false, fix: 'use Redis 7.0 or newer, or `redis: embedded`' },
+  REDIS_MODE: {
+    retryable: false,
+    fix: 'name a node of a cluster in redis.cluster, a sentinel in redis.sentinels, any other server in redis.url',
+  },
   APPEND_FAILED: {
     retryable: true,
     fix: 'send the event again with the same event id; it may or may not have been appended',
@@ -60,6 +64,18 @@ export const errorTable = {
   STREAM_UNUSABLE: {
     retryable: false,
     fix: 'rename streams[].name if the key holds something else, or give the user the rights that it lacks',
+  },
+  REDIS_REFUSED: {
+    retryable: true,
+    fix: 'mend Redis as the message says, then run it again: what was done is not done twice',
+  },
+  DEADLETTER_UNKNOWN: {
+    retryable: false,
+    fix: '`subito deadletters list` prints the ids that are there; receipts tell of those that were moved',
+  },
+  DEADLETTER_REFUSED: {
+    retryable: false,
+    fix: 'look at them with `subito deadletters show`, send the events anew, and drop the letters',
   },
   GATEWAY_PORT_BUSY: {
     retryable: false,

@@ -127,6 +127,52 @@ test('the variables that Kubernetes makes of Services are not ours', () => {
   expect(loadConfig({ env })).toEqual(loadConfig({ env: {} }));
 });
 
+/** As a cluster needs it. */
+const PARTED = 'streams: [{name: events, partitions: 2}]';
+
+test('a cluster, and sentinels', () => {
+  const cluster = fromYaml(
+    `redis: {cluster: ["redis://a:7000", "redis://b"], username: u, password: pw}\n${PARTED}`,
+  );
+  expect(cluster.redis).toEqual({
+    kind: 'cluster',
+    urls: ['redis://a:7000', 'redis://b'],
+    username: 'u',
+    password: 'pw',
+  });
+  const sentinel = fromYaml(
+    'redis: {sentinels: ["rediss://a/2"], master: m, sentinel_username: s, sentinel_password: spw, tls: {ca: f}}',
+  );
+  expect(sentinel.redis).toEqual({
+    kind: 'sentinel',
+    urls: ['rediss://a/2'],
+    master: 'm',
+    sentinelUsername: 's',
+    sentinelPassword: 'spw',
+    tls: { ca: 'f' },
+  });
+  expect(JSON.stringify(redact(sentinel))).not.toContain('spw');
+});
+
+test('cluster and sentinels come from the environment too, and put another way aside', () => {
+  const env = { SUBITO_REDIS_CLUSTER: '[redis://a:7000, "redis://[::1]:7001"]' };
+  expect(fromYaml(`redis: {sentinels: ["redis://s"], master: m}\n${PARTED}`, env).redis).toEqual({
+    kind: 'cluster',
+    urls: ['redis://a:7000', 'redis://[::1]:7001'],
+  });
+  const sentinels = { SUBITO_REDIS_SENTINELS: '[redis://s]', SUBITO_REDIS_MASTER: 'm' };
+  expect(fromYaml('redis: {url: "redis://file"}', sentinels).redis).toMatchObject({ master: 'm' });
+  const url = { SUBITO_REDIS_URL: 'redis://other:1' };
+  expect(fromYaml('redis: {sentinels: ["redis://s"], master: m}', url).redis).toEqual({
+    kind: 'url',
+    url: 'redis://other:1',
+  });
+  expect(fromYaml('redis: {sentinels: ["redis://s"]}', { SUBITO_REDIS_MASTER: 'm' }).redis).toMatchObject({
+    kind: 'sentinel',
+    master: 'm',
+  });
+});
+
 // Each: YAML, then what the message must hold: the key, the value, and what to do.
 const bad: [yaml: string, ...expected: string[]][] = [
   ['gateway: {port: 70000}', 'gateway.port = 70000', 'whole number from 0 to 65535'],
@@ -149,6 +195,30 @@ const bad: [yaml: string, ...expected: string[]][] = [
   ['gateway: {origins: ["https://a.example/"]}', 'gateway.origins[0]', 'did you mean https://a.example?'],
   ['redis: {password: p, embedded: {}}', 'redis = {"password":"***"', 'takes no credentials', 'redis.url'],
   ['redis: {url: "redis://a", embedded: {}}', 'names two servers', 'either'],
+  [
+    `redis: {url: "redis://a", cluster: ["redis://b"]}\n${PARTED}`,
+    'names two servers (url, cluster)',
+    'either',
+  ],
+  ['redis: {sentinels: ["redis://a"], embedded: {}, master: m}', '(embedded, sentinels)', 'either'],
+  ['redis: {cluster: []}', 'redis.cluster = []', 'from 1 to 100 items'],
+  [`redis: {cluster: ["unix:///a"]}\n${PARTED}`, 'redis.cluster[0] = "unix:///a"', 'redis://10.0.0.1:6379'],
+  [`redis: {cluster: ["redis://a", "redis://"]}\n${PARTED}`, 'redis.cluster[1]', 'redis://10.0.0.1:6379'],
+  [`redis: {cluster: ["redis://a?b"]}\n${PARTED}`, 'redis.cluster[0]', 'not the URL of a server'],
+  [`redis: {cluster: ["redis://a/1"]}\n${PARTED}`, '"redis://a/1"', 'database 0 only', 'redis://a'],
+  [`redis: {cluster: ["redis://u:pw@a"]}\n${PARTED}`, '"redis://***@a"', 'give redis.username'],
+  [`redis: {cluster: ["redis://a", "rediss://b"]}\n${PARTED}`, 'redis.cluster[1]', 'all of them alike'],
+  [`redis: {cluster: ["redis://a"], tls: {ca: f}}\n${PARTED}`, 'redis.cluster[0]', 'rediss://'],
+  [
+    'redis: {cluster: ["redis://a"]}',
+    'streams[0].partitions = 1',
+    'events and predictions would lie in different slots',
+    '2 or more',
+  ],
+  ['redis: {sentinels: ["redis://a"]}', 'redis.master = missing', 'sentinel monitor NAME'],
+  ['redis: {sentinels: ["redis://a/1", "redis://b"], master: m}', 'redis.sentinels[1]', 'alike'],
+  ['redis: {master: m}', 'redis.master = "m"', 'without redis.sentinels'],
+  ['redis: {url: "redis://a", sentinel_password: pw}', 'redis.sentinel_password = ***', 'remove it'],
   ['redis: {url: "http://a"}', 'redis.url = "http://a"', 'redis://127.0.0.1:6379'],
   ['redis: {url: "redis://a/x"}', 'redis.url = "redis://a/x"', '/N for database N'],
   ['redis: {url: "unix://"}', 'redis.url = "unix://"'],

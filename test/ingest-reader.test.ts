@@ -79,7 +79,7 @@ class Intake {
         await control.createGroup('events', 'subito');
         return { epoch: '' };
       },
-      unblock: (clientId) => control.unblock(clientId),
+      unblock: (clientId) => control.unblock(clientId, 'events'),
       ...options,
     });
     cleanups.push(() => this.reader.close());

@@ -88,7 +88,7 @@ class Path {
         await control.createGroup(STREAM.name, STREAM.group);
         return { epoch: '' };
       },
-      unblock: (clientId) => control.unblock(clientId),
+      unblock: (clientId) => control.unblock(clientId, STREAM.name),
     });
     this.intake = intake;
     this.reader = reader;

@@ -4,7 +4,7 @@ import { limitProblems } from '../limits.ts';
 import { isLoopback } from '../loopback.ts';
 import { nearest } from '../nearest.ts';
 import type { Path } from './report.ts';
-import { type ConfigChecked, redisUrlDefault } from './schema.ts';
+import { type ConfigChecked, redisUrlDefault, redisWays } from './schema.ts';
 
 export interface Finding {
   readonly at: Path;
@@ -44,24 +44,38 @@ function isRedisUrl(url: URL): boolean {
   return url.hostname !== '' && /^(\/\d{0,5})?$/.test(url.pathname) && url.search === '';
 }
 
+type RedisChecked = Exclude<ConfigChecked['redis'], string>;
+
 function* checkRedis(redis: ConfigChecked['redis']): Generator<Finding> {
   if (redis === 'embedded') return;
+  const ways = Object.keys(redisWays).filter((key) => redis[key as keyof typeof redisWays] !== undefined);
+  if (ways.length > 1) {
+    const fix = 'give either redis.url, redis.embedded, redis.cluster or redis.sentinels';
+    yield { at: ['redis'], value: redis, what: `names two servers (${ways.join(', ')})`, fix };
+    return;
+  }
+  yield* checkSentinelKeys(redis);
   if (redis.embedded !== undefined) {
-    const at = ['redis'];
-    if (redis.url !== undefined) {
-      yield { at, value: redis, what: 'names two servers', fix: 'give either redis.url or redis.embedded' };
-    }
     if (redis.password !== undefined || redis.username !== undefined || redis.tls !== undefined) {
-      const fix = 'remove username, password and tls, or give redis.url';
       yield {
-        at,
+        at: ['redis'],
         value: redis,
         what: 'the embedded server listens on loopback and takes no credentials',
-        fix,
+        fix: 'remove username, password and tls, or give redis.url',
       };
     }
     return;
   }
+  if (redis.cluster !== undefined) yield* checkNodes(redis, 'cluster', redis.cluster);
+  else if (redis.sentinels !== undefined) yield* checkNodes(redis, 'sentinels', redis.sentinels);
+  else yield* checkUrl(redis);
+  if (redis.tls !== undefined && (redis.tls.cert === undefined) !== (redis.tls.key === undefined)) {
+    const what = 'a client certificate needs both halves';
+    yield { at: ['redis', 'tls'], value: redis.tls, what, fix: 'give cert and key, or neither' };
+  }
+}
+
+function* checkUrl(redis: RedisChecked): Generator<Finding> {
   const given = redis.url ?? redisUrlDefault;
   const url = URL.canParse(given) ? new URL(given) : undefined;
   if (url === undefined || !isRedisUrl(url)) {
@@ -71,15 +85,62 @@ function* checkRedis(redis: ConfigChecked['redis']): Generator<Finding> {
     const fix = 'write rediss:// in redis.url, or remove redis.tls';
     yield { at: ['redis', 'url'], value: given, what: 'has no TLS although redis.tls is given', fix };
   }
-  if (redis.tls !== undefined && (redis.tls.cert === undefined) !== (redis.tls.key === undefined)) {
-    const what = 'a client certificate needs both halves';
-    yield { at: ['redis', 'tls'], value: redis.tls, what, fix: 'give cert and key, or neither' };
+}
+
+function* checkSentinelKeys(redis: RedisChecked): Generator<Finding> {
+  if (redis.sentinels !== undefined) {
+    if (redis.master !== undefined) return;
+    const fix = 'give the name that stands in the sentinels’ own `sentinel monitor NAME ...`';
+    yield { at: ['redis', 'master'], value: undefined, what: 'redis.sentinels needs it', fix };
+    return;
+  }
+  for (const key of ['master', 'sentinel_username', 'sentinel_password'] as const) {
+    if (redis[key] === undefined) continue;
+    const fix = 'remove it, or give redis.sentinels';
+    yield { at: ['redis', key], value: redis[key], what: 'means nothing without redis.sentinels', fix };
   }
 }
 
-function* checkStreams({ streams, limits }: Config): Generator<Finding> {
+/** What holds for one node holds for all: another may take its place at any time. */
+function* checkNodes(
+  redis: RedisChecked,
+  key: 'cluster' | 'sentinels',
+  urls: readonly string[],
+): Generator<Finding> {
+  const first = URL.canParse(urls[0] ?? '') ? new URL(urls[0] as string) : undefined;
+  for (const [i, given] of urls.entries()) {
+    const finding = (what: string, fix: string) => ({ at: ['redis', key, i], value: given, what, fix });
+    const url = URL.canParse(given) ? new URL(given) : undefined;
+    if (url === undefined || !isRedisUrl(url)) {
+      yield finding('not the URL of a server', 'use redis://HOST:PORT, or rediss://HOST:PORT for TLS');
+    } else if (url.username !== '' || url.password !== '') {
+      const names = key === 'cluster' ? 'redis.username' : 'redis.sentinel_username, redis.username';
+      yield finding('credentials are the same for all', `give ${names} and the passwords beside them`);
+    } else if (key === 'cluster' && databaseOf(url) !== '0') {
+      yield finding('a cluster has database 0 only', `write ${url.protocol}//${url.host}`);
+    } else if (databaseOf(url) !== databaseOf(first) || url.protocol !== first?.protocol) {
+      yield finding('differs from the first in TLS or database', 'write all of them alike');
+    } else if (i === 0 && redis.tls !== undefined && url.protocol !== 'rediss:') {
+      const fix = `write rediss:// in redis.${key}, or remove redis.tls`;
+      yield finding('has no TLS although redis.tls is given', fix);
+    }
+  }
+}
+
+/** The N of redis://host/N. */
+function databaseOf(url: URL | undefined): string {
+  return String(Number(url?.pathname.slice(1) || 0));
+}
+
+function* checkStreams({ redis, streams, limits }: Config): Generator<Finding> {
   const names = new Set<string>();
   for (const [i, stream] of streams.entries()) {
+    if (redis.kind === 'cluster' && stream.partitions === 1) {
+      const { name, predictions } = stream;
+      const what = `${name} and ${predictions} would lie in different slots of the cluster`;
+      const fix = 'use 2 or more: their names then end in :{0}, :{1}, ..., which keeps them together';
+      yield { at: ['streams', i, 'partitions'], value: 1, what, fix };
+    }
     if (names.has(stream.name)) {
       const fix = 'give every stream once; more replicas share it by its group';
       yield { at: ['streams', i, 'name'], value: stream.name, what: 'an earlier stream has this name', fix };

@@ -5,6 +5,13 @@ import { z } from 'zod';
 import { configName, type LimitName, limitsDefault } from '../limits.ts';
 
 export const redisUrlDefault = 'redis://127.0.0.1:6379';
+/** Each key of `redis` that says where Redis is, with the keys that mean nothing without it. */
+export const redisWays = {
+  url: ['url'],
+  embedded: ['embedded'],
+  cluster: ['cluster'],
+  sentinels: ['sentinels', 'master', 'sentinel_username', 'sentinel_password'],
+} as const;
 
 const port = z.int().min(0).max(65_535);
 const text = z.string().min(1).max(4096);
@@ -31,6 +38,11 @@ const tls = z.strictObject({
     .meta({ description: "name in the server's certificate, if not the URL's host" }),
 });
 
+const nodeUrl = z
+  .string()
+  .regex(/^rediss?:\/\/\S+$/)
+  .meta({ expected: 'a URL such as redis://10.0.0.1:6379' });
+
 const redis = z
   .union([
     z.literal('embedded'),
@@ -43,6 +55,18 @@ const redis = z
           description: `rediss:// for TLS, unix:///path for a socket; default ${redisUrlDefault}`,
           expected: 'a URL such as redis://127.0.0.1:6379 or rediss://redis.example.org:6380',
         }),
+      cluster: z.array(nodeUrl).min(1).max(100).optional().meta({
+        description: 'some nodes of a Redis Cluster; the others are found through them',
+      }),
+      sentinels: z.array(nodeUrl).min(1).max(100).optional().meta({
+        description: 'Sentinels that know the master; port 26379 unless given, /N for its database N',
+      }),
+      master: text.optional().meta({ description: 'name by which the sentinels know the master' }),
+      sentinel_username: text.optional().meta({ description: 'ACL user of the sentinels themselves' }),
+      sentinel_password: text.optional().meta({
+        description: 'password of the sentinels themselves',
+        writeOnly: true,
+      }),
       username: text.optional().meta({ description: 'ACL user; may also stand in the URL' }),
       password: text.optional().meta({
         description: 'better given as SUBITO_REDIS_PASSWORD than written in a file',
@@ -59,7 +83,11 @@ const redis = z
     }),
   ])
   .default({ url: redisUrlDefault })
-  .meta({ description: 'either {url: ...}, or `embedded` for a private redis-server beside the engine' });
+  .meta({
+    description:
+      'one of {url: ...}, {cluster: [...]}, {sentinels: [...], master: ...}, ' +
+      'or `embedded` for a private redis-server beside the engine',
+  });
 
 const stream = z.strictObject({
   name: streamName.meta({ description: 'stream of events to read' }),

@@ -3,12 +3,12 @@
  * connections of their own, because a waiting XREADGROUP or a long script would hold up whatever comes behind
  * it.
  */
-import { Redis } from 'ioredis';
 import { messageOf, SubitoError } from '../errors.ts';
-import { notice } from '../observe/channels.ts';
 import type { StreamBacklog } from '../observe/sources.ts';
 import type { RedisEndpoint } from './endpoint.ts';
 import { loadScript } from './scripts.ts';
+import { type Servers, serversOf } from './servers.ts';
+import { plainTopology, type Topology } from './topology.ts';
 
 export interface Control {
   /**
@@ -34,104 +34,46 @@ export interface Control {
     keys: readonly string[],
     args: readonly (string | number | Buffer)[],
   ): Promise<unknown>;
-  unblock(clientId: string): void;
+  /** Ends the wait of a connection at the server of the stream that it reads. */
+  unblock(clientId: string, stream: string): void;
   close(): void;
 }
 
-export interface ControlOptions {
-  readonly endpoint: RedisEndpoint;
+/** One server, or whatever the topology leads to. */
+export type ControlOptions = ({ readonly endpoint: RedisEndpoint } | { readonly topology: Topology }) & {
   /** A command not answered by then is an error. */
   readonly commandMsMax: number;
   /** Aborted while it connects: that is given up. */
   readonly signal?: AbortSignal | undefined;
-}
-
-/** A connect, with its TLS handshake, that has not finished by then is given up. */
-const CONNECT_MS_MAX = 5_000;
+};
 
 /**
- * Connects and checks that the server is one that Subito can use. Rejects with REDIS_UNREACHABLE or
- * REDIS_TOO_OLD.
+ * Connects and checks that the servers are ones that Subito can use. Rejects with REDIS_UNREACHABLE,
+ * REDIS_TOO_OLD or REDIS_MODE.
  */
-export async function connectControl({ endpoint, commandMsMax, signal }: ControlOptions): Promise<Control> {
-  const { host, port, path, username, password, db, tls } = endpoint;
-  const redis = new Redis({
-    ...(path === null ? { host, port } : { path }),
-    db,
-    ...(username === '' ? {} : { username }),
-    ...(password === '' ? {} : { password }),
-    ...(tls === null ? {} : { tls }),
-    connectionName: 'subito:control',
-    lazyConnect: true,
-    // An XADD whose answer was lost must not be sent again: the caller decides.
-    autoResendUnfulfilledCommands: false,
-    maxRetriesPerRequest: 0,
-    commandTimeout: commandMsMax,
-    connectTimeout: CONNECT_MS_MAX,
-    // It is a replica now: a new connection asks again where the name leads.
-    reconnectOnError: (error: Error) => error.message.startsWith('READONLY'),
-    retryStrategy: (attempt: number) => Math.min(1000, 20 * 2 ** attempt),
-  });
-  let reason: Error | undefined;
-  let started = false;
-  redis.on('error', (error: Error) => {
-    reason = error;
-    notice('warn', 'CONTROL_DISCONNECTED', error.message);
-    // ioredis would go on in database 0, which is somebody else's.
-    if (isSelectRefused(error)) redis.disconnect(started);
-  });
-  const giveUp = () => redis.disconnect();
+export async function connectControl(options: ControlOptions): Promise<Control> {
+  const { commandMsMax, signal } = options;
+  const topology = 'topology' in options ? options.topology : plainTopology(options.endpoint);
+  const servers = serversOf(topology, commandMsMax);
+  const giveUp = () => servers.close();
   signal?.addEventListener('abort', giveUp);
   try {
-    await redis.connect();
-    await checkServer(redis);
-    started = true;
-  } catch (cause) {
-    redis.disconnect();
-    if (cause instanceof SubitoError) throw cause;
-    const where = path ?? `${host}:${port}`;
-    const text = unreachable(reason ?? cause, endpoint);
-    throw new SubitoError('REDIS_UNREACHABLE', `cannot use Redis at ${where}: ${text}`, { cause });
+    await servers.connect();
+  } catch (error) {
+    servers.close();
+    throw error;
   } finally {
     signal?.removeEventListener('abort', giveUp);
   }
-  return controlOf(redis);
-}
-
-/** An error reply names its command. */
-function isSelectRefused(error: Error & { readonly command?: { readonly name: string } }): boolean {
-  return error.command?.name === 'select';
-}
-
-function unreachable(reason: unknown, { db, tls }: RedisEndpoint): string {
-  const text = messageOf(reason);
-  if (reason instanceof Error && isSelectRefused(reason)) return `database ${db}: ${text}`;
-  const code = String((reason as NodeJS.ErrnoException).code);
-  // A server without TLS waits for the end of what it takes for a command, or hangs up.
-  const noHandshake = tls !== null && /^(ETIMEDOUT|ECONNRESET|EPROTO|ERR_SSL_)/.test(code);
-  return noHandshake ? `${text}; it may not speak TLS there, which rediss:// asks for` : text;
-}
-
-/**
- * Scripts rely on `#!lua` (refused as a whole under OOM), and backlog on a group's lag: both came with 7.0.
- */
-const SERVER_MAJOR_MIN = 7;
-
-async function checkServer(redis: Redis): Promise<void> {
-  const version = /redis_version:(\S+)/.exec(await redis.info('server'))?.[1] ?? '';
-  if (Number.parseInt(version, 10) >= SERVER_MAJOR_MIN) return;
-  throw new SubitoError(
-    'REDIS_TOO_OLD',
-    `Redis is version ${version || 'unknown'}; ${SERVER_MAJOR_MIN}.0 is needed`,
-  );
+  return controlOf(servers);
 }
 
 // tidy: one small function per command, in one table.
-function controlOf(redis: Redis): Control {
+function controlOf(servers: Servers): Control {
   return {
     async createGroup(stream, group) {
       try {
-        await redis.xgroup('CREATE', stream, group, '0', 'MKSTREAM');
+        await servers.on(stream, (redis) => redis.xgroup('CREATE', stream, group, '0', 'MKSTREAM'));
       } catch (error) {
         const message = messageOf(error);
         if (message.startsWith('BUSYGROUP')) return;
@@ -142,19 +84,19 @@ function controlOf(redis: Redis): Control {
       }
     },
     async lastId(stream) {
-      const [last] = await redis.xrevrange(stream, '+', '-', 'COUNT', 1);
+      const [last] = await servers.on(stream, (redis) => redis.xrevrange(stream, '+', '-', 'COUNT', 1));
       return last?.[0] ?? '0';
     },
     async append(stream, fields) {
       try {
-        return (await redis.xadd(stream, '*', ...fields)) as string;
+        return (await servers.on(stream, (redis) => redis.xadd(stream, '*', ...fields))) as string;
       } catch (cause) {
         throw new SubitoError('APPEND_FAILED', `${stream}: ${(cause as Error).message}`, { cause });
       }
     },
     async backlog(stream, group) {
       try {
-        const groups = (await redis.xinfo('GROUPS', stream)) as unknown[];
+        const groups = (await servers.on(stream, (redis) => redis.xinfo('GROUPS', stream))) as unknown[];
         for (const found of groups) {
           const info = asRecord(found);
           if (info['name'] !== group) continue;
@@ -165,22 +107,25 @@ function controlOf(redis: Redis): Control {
       }
       return { stream, unread: null, pending: null };
     },
-    call: (command, key, ...args) => redis.call(command, key, ...args),
-    callBuffer: (command, key, ...args) => redis.callBuffer(command, key, ...args),
+    call: (command, key, ...args) => servers.on(key, (redis) => redis.call(command, key, ...args)),
+    callBuffer: (command, key, ...args) =>
+      servers.on(key, (redis) => redis.callBuffer(command, key, ...args)),
     async script(name, keys, args) {
       const { sha, text } = loadScript(name);
-      try {
-        return await redis.evalsha(sha, keys.length, ...keys, ...args);
-      } catch (error) {
-        if (!messageOf(error).startsWith('NOSCRIPT')) throw error;
-        return redis.eval(text, keys.length, ...keys, ...args);
-      }
+      return servers.on(keys[0] ?? '', async (redis) => {
+        try {
+          return await redis.evalsha(sha, keys.length, ...keys, ...args);
+        } catch (error) {
+          if (!messageOf(error).startsWith('NOSCRIPT')) throw error;
+          return redis.eval(text, keys.length, ...keys, ...args);
+        }
+      });
     },
-    unblock(clientId) {
-      redis.client('UNBLOCK', clientId).catch(() => {});
+    unblock(clientId, stream) {
+      servers.on(stream, (redis) => redis.client('UNBLOCK', clientId)).catch(() => {});
     },
     close() {
-      redis.disconnect();
+      servers.close();
     },
   };
 }

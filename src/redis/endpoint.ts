@@ -33,7 +33,21 @@ export interface RedisEndpoint {
     readonly key: string | undefined;
     /** '' for an address: the certificate is then checked against the address, and no name is asked for. */
     readonly servername: string;
+    /** The servername was configured, and holds for every server that is reached with these settings. */
+    readonly named: boolean;
   } | null;
+}
+
+/** For people, and to tell servers apart: host:port, or the path of the socket. */
+export function spell({ path, host, port }: RedisEndpoint): string {
+  return path ?? `${isIP(host) === 6 ? `[${host}]` : host}:${port}`;
+}
+
+/** Another server that lets in whoever `like` lets in. */
+export function reachedAt(like: RedisEndpoint, host: string, port: number): RedisEndpoint {
+  const { tls } = like;
+  const servername = isIP(host) > 0 ? '' : host;
+  return { ...like, path: null, host, port, tls: tls && (tls.named ? tls : { ...tls, servername }) };
 }
 
 /**
@@ -60,6 +74,7 @@ export function parseEndpoint(url: string, options: EndpointOptions = {}): Redis
             cert: pem(cert),
             key: pem(key),
             servername: servername ?? (isIP(host) > 0 ? '' : host),
+            named: servername !== undefined,
           }
         : null,
   };
