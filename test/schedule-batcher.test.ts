@@ -8,6 +8,8 @@ interface SimBatch extends Schedulable {
   where: 'home' | 'running' | 'settling';
   /** Numbers of the rows inside. */
   content: number[];
+  /** One row that runs alone. */
+  alone: boolean;
 }
 
 function fail(message: string): never {
@@ -45,6 +47,7 @@ class Simulation {
       deadlineMs: Number.POSITIVE_INFINITY,
       where: 'home',
       content: [],
+      alone: false,
     }));
     this.batches.push(...batches);
     const lane = this.batcher.addLane(name, batches, needsWorker);
@@ -80,6 +83,23 @@ class Simulation {
     this.flush();
   }
 
+  /** A row that has to run alone: it may overtake, and never shares its batch. */
+  arriveAlone(): void {
+    const lane = this.random.pick(this.lanes);
+    const spare = this.batcher.freeAlone(lane);
+    if (lane.needsWorker && spare !== Math.max(0, lane.free.length - 1)) fail('the last batch is not kept');
+    const batch = this.batcher.alone(lane);
+    if ((batch === null) !== (spare === 0)) fail('a batch was promised, and there was none');
+    if (batch === null) return;
+    batch.alone = true;
+    batch.content.push(this.rowsIn);
+    batch.rows = 1;
+    batch.deadlineMs = this.nowMs + this.random.int(1, 200);
+    this.rowsIn += 1;
+    this.batcher.ready(lane, batch);
+    this.flush();
+  }
+
   flush(): void {
     this.batcher.flush();
     this.check();
@@ -90,7 +110,8 @@ class Simulation {
     if (batch.rows === 0) fail('an empty batch was dispatched');
     if (this.#laneOf.get(batch) !== lane) fail('a batch was dispatched for another lane');
     batch.where = 'running';
-    for (const row of batch.content) {
+    if (batch.alone && batch.content.length !== 1) fail('a row that has to run alone has company');
+    for (const row of batch.alone ? [] : batch.content) {
       if (row <= (this.lastOfLane.get(lane) ?? -1)) fail('rows of a lane ran out of order');
       this.lastOfLane.set(lane, row);
     }
@@ -119,6 +140,7 @@ class Simulation {
     this.#after(this.random.int(0, 20), () => {
       this.settledRows.push(...batch.content);
       batch.content = [];
+      batch.alone = false;
       batch.rows = 0;
       batch.deadlineMs = Number.POSITIVE_INFINITY;
       batch.where = 'home';
@@ -161,7 +183,8 @@ test('5,000 random schedules: work-conserving, earliest deadline first, nothing 
   forSeeds(5000, (random) => {
     const simulation = new Simulation(random);
     for (let i = random.int(5, 60); i > 0; i -= 1) {
-      if (random.chance(0.5)) simulation.arrive();
+      if (random.chance(0.4)) simulation.arrive();
+      else if (random.chance(0.2)) simulation.arriveAlone();
       else simulation.step();
     }
     while (simulation.step());

@@ -1,9 +1,9 @@
 // What intake makes of an entry: a row in its model's batch, or one among the rejected with the reason in
 // words.
 import { describe, expect, test } from 'vitest';
-import { type Batch, ID_BYTES_MAX, ORIGIN_DIRECT } from '../src/schedule/batch.ts';
+import { type Batch, ID_BYTES_MAX, ORIGIN_DIRECT, resultOf } from '../src/schedule/batch.ts';
 import type { Answer } from '../src/schedule/direct.ts';
-import { FORM, ROW, ROW_COLUMNS } from '../src/schedule/slab.ts';
+import { FORM, RESULT, ROW, ROW_COLUMNS } from '../src/schedule/slab.ts';
 import { type Bench, type Fields, intakeBench, streamOf, tensor, withEntry } from './support/batches.ts';
 
 const ID = '1700000000000-0';
@@ -255,4 +255,66 @@ test('a request takes a row of its own kind, and finds one when streams have tak
   ]);
   // Cut at the limit, never within a character.
   expect(batch.key(0)).toBe('é'.repeat(64));
+});
+
+describe('an entry that was given out before', () => {
+  const again = (bench: Bench, id: string, deliveries: number, fields: Fields | null = features, mark = 9) =>
+    withEntry(
+      id,
+      fields,
+      (buffer, entry) => bench.intake.take(streamOf(bench.lanes[0]!), buffer, entry, mark),
+      deliveries,
+    );
+
+  test('runs alone, beside the batch that fills, and is counted until it is settled', () => {
+    const bench = intakeBench([{ name: 'm', rowsMax: 4, batches: 4 }]);
+    const [lane] = bench.lanes;
+    expect(bench.intake.demandAlone(streamOf(lane!))).toBe(3);
+    expect([again(bench, '1-0', 1), again(bench, '2-0', 2), again(bench, '3-0', 3)]).toEqual([
+      true,
+      true,
+      true,
+    ]);
+    expect(bench.intake.alone).toEqual({ suspects: 2, exclusive: 1 });
+    expect([lane!.open?.rows, lane!.ready.map(({ rows }) => rows)]).toEqual([1, [1, 1]]);
+    // Of the last batch nothing is for streams.
+    expect([again(bench, '4-0', 2), bench.intake.demandAlone(streamOf(lane!))]).toEqual([false, 0]);
+    bench.batcher.flush();
+    expect(bench.dispatched.map(({ batch }) => [batch.id(0), batch.deliveries, batch.fences[0]])).toEqual([
+      ['2-0', 2, 0],
+      ['3-0', 3, 0],
+      ['1-0', 1, 9],
+    ]);
+    for (const { batch } of bench.dispatched) bench.intake.released(batch.rows, batch.deliveries);
+    expect([bench.intake.alone, bench.intake.rowsInFlight]).toEqual([{ suspects: 0, exclusive: 0 }, 0]);
+  });
+
+  test('is found in hand wherever its batch is, until it is settled', () => {
+    const bench = intakeBench([{ name: 'm', rowsMax: 2, batches: 4 }]);
+    const stream = streamOf(bench.lanes[0]!);
+    for (const id of ['1-0', '1-1', '11-1', '2-0']) again(bench, id, 1);
+    again(bench, '3-0', 2);
+    bench.intake.reject(stream, '4-0', 'bad');
+    const found = () =>
+      ['1-0', '1-1', '11-1', '2-0', '3-0', '4-0'].filter((id) => bench.intake.isInHand(stream, id));
+    expect(found()).toHaveLength(6);
+    for (const id of ['1-2', '1-11', '1', '41-0']) expect(bench.intake.isInHand(stream, id)).toBe(false);
+    expect(bench.intake.isInHand({ ...stream, index: 1 }, '1-0')).toBe(false);
+    bench.batcher.flush();
+    expect(found()).toHaveLength(6);
+    for (const { batch } of bench.dispatched) batch.reset();
+    expect(found()).toEqual([]);
+  });
+
+  test('and was deleted meanwhile, or was given out too often, is rejected with its reason', () => {
+    const bench = intakeBench(MODELS);
+    const stream = streamOf(bench.lanes[0]!);
+    expect(again(bench, '1-0', 3, [])).toBe(true);
+    expect(bench.intake.reject(stream, '2-0', 'too often', true)).toBe(true);
+    bench.batcher.flush();
+    const { batch } = bench.dispatched[0]!;
+    expect(batch.details.slice(0, 2)).toEqual([expect.stringContaining('deleted'), 'too often']);
+    expect([resultOf(batch, 0), resultOf(batch, 1)]).toEqual([RESULT.invalid, RESULT.failed]);
+    expect(bench.intake.alone).toEqual({ suspects: 0, exclusive: 0 });
+  });
 });

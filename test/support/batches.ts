@@ -18,6 +18,7 @@ export function withEntry<T>(
   id: string,
   fields: Fields | null,
   use: (buffer: Buffer, entry: EntryColumns) => T,
+  deliveries?: number,
 ): T {
   const bulk = (value: string | Buffer) => {
     const bytes = Buffer.from(value as string);
@@ -25,7 +26,11 @@ export function withEntry<T>(
   };
   const values =
     fields === null ? [Buffer.from('*-1\r\n')] : [Buffer.from(`*${fields.length}\r\n`), ...fields.map(bulk)];
-  const reply = Buffer.concat([Buffer.from('*1\r\n*2\r\n$1\r\ns\r\n*1\r\n*2\r\n'), bulk(id), ...values]);
+  const parts = deliveries === undefined ? 2 : 3;
+  const reply = Buffer.concat([
+    ...[Buffer.from(`*1\r\n*2\r\n$1\r\ns\r\n*1\r\n*${parts}\r\n`), bulk(id), ...values],
+    Buffer.from(deliveries === undefined ? '' : `:${deliveries}\r\n`),
+  ]);
   let result: { readonly value: T } | null = null;
   const parser = new StreamReplyParser({
     fields: ENTRY_FIELDS,
