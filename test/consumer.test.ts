@@ -8,7 +8,7 @@ import type { Redis } from 'ioredis';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { type Consumer, type ConsumerOptions, takeConsumer } from '../src/ingest/consumer.ts';
 import { type Machine, readMachine, startIn } from '../src/ingest/machine.ts';
-import { consumerName, isDead, type SlotTable, takeSlot, tokenOf } from '../src/ingest/slots.ts';
+import { consumerName, isDead, type SlotTable, takeSlot, tokenOf } from '../src/ingest/names.ts';
 import { seededRandom } from '../src/random.ts';
 import { type Control, connectControl } from '../src/redis/control.ts';
 import { aliveKey } from '../src/redis/keys.ts';

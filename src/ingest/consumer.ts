@@ -13,7 +13,7 @@ import { notice } from '../observe/channels.ts';
 import type { Control } from '../redis/control.ts';
 import { aliveKey } from '../redis/keys.ts';
 import { type Machine, readMachine } from './machine.ts';
-import { consumerName, isDead, takeSlot, tokenOf } from './slots.ts';
+import { consumerName, isDead, takeSlot, tokenOf } from './names.ts';
 
 /** A stream of one slot, and the group in which we are a consumer. */
 export interface GroupOfStream {
