@@ -10,8 +10,12 @@ interface Entry {
   readonly id: string;
   /** Null: deleted from the stream, still pending. */
   readonly pairs: readonly (readonly [Buffer, Buffer])[] | null;
+  /** Undefined: XREADGROUP does not say. */
+  readonly deliveries?: number;
 }
-type Reply = { readonly error: string } | { readonly entries: readonly Entry[] | null };
+type Reply =
+  | { readonly error: string }
+  | { readonly entries: readonly Entry[] | null; readonly head?: string };
 
 /** What the owner is told, as text: comparable and readable in a failure. */
 type Event = string;
@@ -19,16 +23,22 @@ type Event = string;
 const bulk = (value: Buffer) =>
   Buffer.concat([Buffer.from(`$${value.length}\r\n`), value, Buffer.from('\r\n')]);
 
-function encodeEntry({ id, pairs }: Entry): Buffer {
-  const head = Buffer.concat([Buffer.from('*2\r\n'), bulk(Buffer.from(id))]);
-  if (pairs === null) return Buffer.concat([head, Buffer.from('*-1\r\n')]);
-  return Buffer.concat([head, Buffer.from(`*${pairs.length * 2}\r\n`), ...pairs.flat().map(bulk)]);
+function encodeEntry({ id, pairs, deliveries }: Entry): Buffer {
+  const isClaimed = deliveries !== undefined;
+  const head = Buffer.concat([Buffer.from(isClaimed ? '*3\r\n' : '*2\r\n'), bulk(Buffer.from(id))]);
+  // A script cannot answer with nil here.
+  if (pairs === null && !isClaimed) return Buffer.concat([head, Buffer.from('*-1\r\n')]);
+  const values = (pairs ?? []).flat().map(bulk);
+  const end = Buffer.from(isClaimed ? `:${deliveries}\r\n` : '');
+  return Buffer.concat([head, Buffer.from(`*${values.length}\r\n`), ...values, end]);
 }
 
 function encodeReply(reply: Reply): Buffer {
   if ('error' in reply) return Buffer.from(`-${reply.error}\r\n`);
   if (reply.entries === null) return Buffer.from('*-1\r\n');
-  const head = Buffer.from(`*1\r\n*2\r\n$6\r\nevents\r\n*${reply.entries.length}\r\n`);
+  const name = bulk(Buffer.from(reply.head ?? 'events'));
+  const count = Buffer.from(`*${reply.entries.length}\r\n`);
+  const head = Buffer.concat([Buffer.from('*1\r\n*2\r\n'), name, count]);
   return Buffer.concat([head, ...reply.entries.map(encodeEntry)]);
 }
 
@@ -40,26 +50,32 @@ function randomValue(random: Random): Buffer {
   return random.bytes(random.int(1, 30));
 }
 
-function randomEntry(random: Random, n: number): Entry {
+function randomEntry(random: Random, n: number, isClaimed: boolean): Entry {
+  const claimed = isClaimed ? { deliveries: random.pick([0, 1, 2, 6, 123_456]) } : {};
   const id = `${1_700_000_000_000 + n}-${random.int(0, 3)}`;
-  if (random.chance(0.1)) return { id, pairs: null };
+  if (random.chance(0.1)) return { id, pairs: null, ...claimed };
   const names = [...FIELDS, 'Key', 'datas', '', 'x'.repeat(random.int(1, 40))];
   const pairs = Array.from(
-    { length: random.int(0, 5) },
+    { length: random.int(isClaimed ? 1 : 0, 5) },
     () => [Buffer.from(random.pick(names)), randomValue(random)] as const,
   );
-  return { id, pairs };
+  return { id, pairs, ...claimed };
 }
 
 function randomReply(random: Random): Reply {
   const kind = random.int(0, 9);
   if (kind === 0) return { error: 'LOADING Redis is loading the dataset in memory' };
   if (kind === 1) return { entries: null };
-  return { entries: Array.from({ length: random.int(0, 8) }, (_, n) => randomEntry(random, n)) };
+  const isClaim = random.chance(0.4);
+  return {
+    entries: Array.from({ length: random.int(0, 8) }, (_, n) => randomEntry(random, n, isClaim)),
+    ...(isClaim ? { head: random.pick(['', '1700000000000 -', '17 1700000000000-3']) } : {}),
+  };
 }
 
 function entryEvent(entry: Entry): Event {
-  if (encodeEntry(entry).length > ENTRY_BYTES_MAX) return `oversize ${entry.id}`;
+  const deliveries = entry.deliveries ?? 1;
+  if (encodeEntry(entry).length > ENTRY_BYTES_MAX) return `oversize ${entry.id} ${deliveries}`;
   const known: string[] = [];
   let unknown = '';
   for (const [name, value] of entry.pairs ?? []) {
@@ -68,14 +84,16 @@ function entryEvent(entry: Entry): Event {
     else if (unknown === '') unknown = `unknown:${name.toString('latin1')}`;
   }
   const fields = FIELDS.map((_, i) => known[i] ?? 'none').join(',');
-  return `entry ${entry.id} ${entry.pairs === null ? 'deleted' : ''} ${fields} ${unknown}`;
+  const state = `${entry.pairs === null ? 'deleted' : ''} ${deliveries}`;
+  return `entry ${entry.id} ${state} ${fields} ${unknown}`;
 }
 
 function referenceEvents(replies: readonly Reply[]): Event[] {
   return replies.flatMap((reply) => {
     if ('error' in reply) return [`error ${reply.error}`];
     const entries = reply.entries ?? [];
-    return [...entries.map(entryEvent), `end ${entries.length}`];
+    const head = reply.entries === null ? [] : [`head ${reply.head ?? 'events'}`];
+    return [...head, ...entries.map(entryEvent), `end ${entries.length}`];
   });
 }
 
@@ -96,7 +114,8 @@ class Owner {
       fields: FIELDS,
       entryBytesMax: ENTRY_BYTES_MAX,
       onEntry: (buffer, entry) => take(columnsEvent(buffer, entry)),
-      onOversize: (id) => take(`oversize ${id}`),
+      onOversize: (id, deliveries) => take(`oversize ${id} ${deliveries}`),
+      onHead: (buffer, start, end) => this.events.push(`head ${buffer.toString('latin1', start, end)}`),
       onReplyEnd: (entries) => this.events.push(`end ${entries}`),
       onError: (message) => this.events.push(`error ${message}`),
     });
@@ -128,7 +147,8 @@ function columnsEvent(buffer: Buffer, entry: EntryColumns): Event {
   const unknown =
     entry.unknownStart < 0 ? '' : `unknown:${text(entry.unknownStart, entry.unknownEnd, 'latin1')}`;
   const id = text(entry.idStart, entry.idEnd, 'latin1');
-  return `entry ${id} ${entry.deleted ? 'deleted' : ''} ${fields.join(',')} ${unknown}`;
+  const state = `${entry.deleted ? 'deleted' : ''} ${entry.deliveries}`;
+  return `entry ${id} ${state} ${fields.join(',')} ${unknown}`;
 }
 
 test('any stream of replies, cut anywhere and refused at random, gives what the reference gives', () => {
