@@ -23,6 +23,7 @@ import { type Gateway, startGateway } from './gateway/server.ts';
 import { startPool } from './infer/pool.ts';
 import type { ModelProblem } from './infer/protocol.ts';
 import { StreamReader } from './ingest/reader.ts';
+import { ensureGroup } from './ingest/regroup.ts';
 import { notice } from './observe/channels.ts';
 import { createMetrics } from './observe/metrics.ts';
 import type { EngineState, Sources, StreamBacklog } from './observe/sources.ts';
@@ -131,7 +132,8 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
   const { redisCommandMsMax: commandMsMax } = limits;
   const connecting = connectControl({ topology, commandMsMax, signal: options.signal });
   const control = parts.add(await connecting, (c) => c.close());
-  for (const { name, group } of partitions) await control.createGroup(name, group);
+  const makeGroup = (p: StreamPartition) => ensureGroup(control, { ...p, stream: p.name });
+  for (const partition of partitions) await makeGroup(partition);
   const pool = await starting;
   const allProblems = [...problems, ...pool.problems];
   if (pool.loaded.length === 0) throw noModel(config.models.path, allProblems);
@@ -194,10 +196,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
       reject: (id, deliveries, detail) =>
         intake.reject(stream, id, detail, deliveries > limits.deliveriesMax),
       flush: () => batcher.flush(),
-      createGroup: async () => {
-        await control.createGroup(partition.name, partition.group);
-        return { epoch: '' };
-      },
+      createGroup: () => makeGroup(partition),
       unblock: (clientId) => control.unblock(clientId, partition.name),
     });
     return parts.add(reader, (r) => r.close());
