@@ -222,6 +222,11 @@ describe('slots', () => {
     expect(await redis.dbsize()).toBe(20);
   });
 
+  test("two that name the partitions in another order do not stand in each other's way", async () => {
+    const all = await Promise.all([take(), take({ partitions: PARTITIONS.toReversed() })]);
+    expect(all.map(({ name }) => name).sort()).toEqual([NAME(0), NAME(1)]);
+  });
+
   test('one that is held in a single partition is given up in the others', async () => {
     await take({ partitions: PARTITIONS.slice(0, 1) });
     const second = await take();
@@ -251,24 +256,27 @@ describe('slots', () => {
     expect(await redis.dbsize()).toBe(10);
   });
 
-  test('one that was lost: another is taken, what was left of it given back, and this is told', async () => {
-    const notices = collectNotices();
-    const renamed: string[] = [];
-    const consumer = await take({ onRename: (name) => renamed.push(name) });
-    // Of a process that looks dead: no reason to take the name back, or two would do so in turns.
-    const thief = tokenOf({ ...readMachine(), pid: 2 ** 22 + 1 }, 'thief');
-    const [stolen = '', kept = ''] = keysOf(NAME(0));
-    await redis.set(stolen, thief, 'PX', 600_000);
-    await until('it has another name', () => consumer.name === NAME(1));
-    expect(renamed).toEqual([NAME(1)]);
-    expect(await redis.get(stolen)).toBe(thief);
-    expect(await redis.exists(kept)).toBe(0);
-    expect(await redis.mget(keysOf(NAME(1)))).toEqual([consumer.token, consumer.token]);
-    notices.stop();
-    expect(notices.all).toMatchObject([{ code: 'CONSUMER_RENAMED', level: 'warn' }]);
-    await consumer.stop();
-    expect(await redis.keys('*')).toEqual([stolen]);
-  });
+  test.each([0, 1])(
+    'lost in partition %i: another is taken, the rest given back, and it is told',
+    async (at) => {
+      const notices = collectNotices();
+      const renamed: string[] = [];
+      const consumer = await take({ onRename: (name) => renamed.push(name) });
+      // Of a process that looks dead: no reason to take the name back, or two would do so in turns.
+      const thief = tokenOf({ ...readMachine(), pid: 2 ** 22 + 1 }, 'thief');
+      const [stolen, kept] = [keysOf(NAME(0))[at] as string, keysOf(NAME(0))[1 - at] as string];
+      await redis.set(stolen, thief, 'PX', 600_000);
+      await until('it has another name', () => consumer.name === NAME(1));
+      expect(renamed).toEqual([NAME(1)]);
+      expect(await redis.get(stolen)).toBe(thief);
+      expect(await redis.exists(kept)).toBe(0);
+      expect(await redis.mget(keysOf(NAME(1)))).toEqual([consumer.token, consumer.token]);
+      notices.stop();
+      expect(notices.all).toMatchObject([{ code: 'CONSUMER_RENAMED', level: 'warn' }]);
+      await consumer.stop();
+      expect(await redis.keys('*')).toEqual([stolen]);
+    },
+  );
 });
 
 describe('processes', () => {
