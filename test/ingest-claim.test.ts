@@ -170,6 +170,19 @@ test('the epoch is there from the first call, and changes only when something ch
   expect((await claim()).epoch).toBe(second.epoch);
 });
 
+test('a clock that was set back: what is pending begins to age anew, with its owner and its count', async () => {
+  const [id] = await held(1, { deliveries: 2 });
+  // An hour ago the server's clock was an hour ahead.
+  await redis.hset(ledgerKey('events'), 'subito:time', Date.now() + 3_600_000);
+  expect((await claim()).entries).toEqual([]);
+  expect(await pending()).toEqual({ [id!]: 'gone 2' });
+  expect(Number(await redis.hget(ledgerKey('events'), 'subito:time'))).toBeLessThan(Date.now() + 60_000);
+  // It ages from then on, and is taken over in its time.
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  expect((await claim({ othersIdleMs: 1500 })).entries).toEqual([]);
+  expect((await claim({ othersIdleMs: 40 })).entries).toMatchObject([[id, ['data', 'd0'], 3]]);
+});
+
 test('a group that is gone says so', async () => {
   await redis.xgroup('DESTROY', 'events', 'subito');
   await expect(claim()).rejects.toThrow(/^NOGROUP/);

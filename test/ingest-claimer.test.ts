@@ -6,17 +6,17 @@ import { Random } from './support/random.ts';
 test('nothing is due before the first connect; then everything is, own entries included', () => {
   const claimer = new Claimer({ idleMs: 15_000, random: () => 0 });
   expect([claimer.sweeping, claimer.dueInMs(0)]).toEqual([false, Number.POSITIVE_INFINITY]);
-  claimer.connected();
+  claimer.connected(0);
   expect([claimer.sweeping, claimer.dueInMs(1e9)]).toEqual([true, 0]);
-  expect(claimer.begin()).toEqual({ othersIdleMs: 15_000, ownIdleMs: 0, after: '' });
+  expect(claimer.begin(5000)).toEqual({ othersIdleMs: 15_000, ownIdleMs: 0, after: '' });
 });
 
 test('a sweep goes on where its last piece ended, and rests at the end', () => {
   const claimer = new Claimer({ idleMs: 15_000, random: () => 0 });
-  claimer.connected();
-  claimer.begin();
+  claimer.connected(0);
+  claimer.begin(5000);
   claimer.answered('5-0', 100);
-  expect([claimer.dueInMs(100), claimer.begin().after]).toEqual([0, '5-0']);
+  expect([claimer.dueInMs(100), claimer.begin(5000).after]).toEqual([0, '5-0']);
   claimer.answered('-', 200);
   expect([claimer.sweeping, claimer.dueInMs(200), claimer.dueInMs(449), claimer.dueInMs(450)]).toEqual([
     false,
@@ -25,26 +25,35 @@ test('a sweep goes on where its last piece ended, and rests at the end', () => {
     0,
   ]);
   // The next one begins at the oldest again, and leaves its own alone until they are surely lost.
-  expect(claimer.begin()).toEqual({ othersIdleMs: 15_000, ownIdleMs: 60_000, after: '' });
+  expect(claimer.begin(5000)).toEqual({ othersIdleMs: 15_000, ownIdleMs: 60_000, after: '' });
+});
+
+test('others are given a second to come back before anything of theirs is taken over', () => {
+  const claimer = new Claimer({ idleMs: 15_000, random: () => 0 });
+  claimer.connected(100);
+  // But what was left for anybody is.
+  expect(claimer.begin(1099)).toMatchObject({ othersIdleMs: 43_200_000, ownIdleMs: 0 });
+  claimer.answered('-', 1099);
+  expect(claimer.begin(1100)).toMatchObject({ othersIdleMs: 15_000, ownIdleMs: 60_000 });
 });
 
 test('a connection lost during a sweep begins it anew, own entries included', () => {
   const claimer = new Claimer({ idleMs: 100, random: () => 0 });
-  claimer.connected();
-  claimer.begin();
+  claimer.connected(0);
+  claimer.begin(5000);
   claimer.answered('-', 0);
-  claimer.begin();
+  claimer.begin(5000);
   claimer.answered('9-9', 0);
-  claimer.connected();
-  expect(claimer.begin()).toEqual({ othersIdleMs: 100, ownIdleMs: 0, after: '' });
+  claimer.connected(0);
+  expect(claimer.begin(5000)).toEqual({ othersIdleMs: 100, ownIdleMs: 0, after: '' });
 });
 
 test('pauses differ, and are never longer than half a second', () => {
   const random = new Random(7);
   const claimer = new Claimer({ idleMs: 100, random: () => random.next() });
-  claimer.connected();
+  claimer.connected(0);
   const pauses = Array.from({ length: 1000 }, () => {
-    claimer.begin();
+    claimer.begin(5000);
     claimer.answered('-', 0);
     return claimer.dueInMs(0);
   });
@@ -55,8 +64,8 @@ test('pauses differ, and are never longer than half a second', () => {
 
 test('where nothing may be taken over, only what was its own is looked for, once per connection', () => {
   const claimer = new Claimer({ idleMs: null, random: () => 0 });
-  claimer.connected();
-  expect(claimer.begin()).toEqual({ othersIdleMs: Number.MAX_SAFE_INTEGER, ownIdleMs: 0, after: '' });
+  claimer.connected(0);
+  expect(claimer.begin(5000)).toEqual({ othersIdleMs: Number.MAX_SAFE_INTEGER, ownIdleMs: 0, after: '' });
   claimer.answered('-', 0);
   expect(claimer.dueInMs(1e12)).toBe(Number.POSITIVE_INFINITY);
 });

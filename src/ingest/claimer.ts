@@ -22,6 +22,13 @@ export interface ClaimerOptions {
 const SWEEP_MS = 500;
 /** Own entries that are still pending after this many claim times have been lost inside this engine. */
 const OWN_IDLE_TIMES = 4;
+/**
+ * So long after a connect others' entries are left alone: if Redis was away, the others come back, too, and
+ * settle what they have had in hand all the while. Except for what nobody has: an engine that stops marks
+ * what it leaves with an idle time of a day or more (lua/release.lua, lua/regroup.lua).
+ */
+const OTHERS_MS = 1_000;
+const LEFT_MS = 43_200_000;
 const NEVER_MS = Number.MAX_SAFE_INTEGER;
 
 export class Claimer {
@@ -30,6 +37,7 @@ export class Claimer {
   #recovering = true;
   #after = '';
   #dueMs = Number.POSITIVE_INFINITY;
+  #othersFromMs = 0;
 
   constructor(options: ClaimerOptions) {
     this.#options = options;
@@ -45,19 +53,26 @@ export class Claimer {
     return this.#sweeping ? 0 : Math.max(0, this.#dueMs - nowMs);
   }
 
-  connected(): void {
+  connected(nowMs: number): void {
+    this.#othersFromMs = nowMs + OTHERS_MS;
     this.#sweeping = true;
     this.#recovering = true;
     this.#after = '';
   }
 
   /** The next piece: least idle times of others' and of own entries, and the id after which to go on. */
-  begin(): { readonly othersIdleMs: number; readonly ownIdleMs: number; readonly after: string } {
+  begin(nowMs: number): {
+    readonly othersIdleMs: number;
+    readonly ownIdleMs: number;
+    readonly after: string;
+  } {
     const { idleMs } = this.#options;
     if (!this.#sweeping) this.#after = '';
     this.#sweeping = true;
     const ownIdleMs = this.#recovering ? 0 : (idleMs ?? 0) * OWN_IDLE_TIMES;
-    return { othersIdleMs: idleMs ?? NEVER_MS, ownIdleMs, after: this.#after };
+    let othersIdleMs = idleMs ?? NEVER_MS;
+    if (nowMs < this.#othersFromMs) othersIdleMs = Math.max(othersIdleMs, LEFT_MS);
+    return { othersIdleMs, ownIdleMs, after: this.#after };
   }
 
   /** The piece was answered; `after` is '-' at the end of the sweep. */

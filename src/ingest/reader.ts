@@ -188,7 +188,7 @@ export class StreamReader {
     this.#parser.reset();
     this.#asked = 'nothing';
     this.#claimedLast = false;
-    this.#claimer.connected();
+    this.#claimer.connected(this.#now());
     this.#read();
   }
 
@@ -228,7 +228,7 @@ export class StreamReader {
 
   #claim(count: number): void {
     const { stream, group, deliveriesMax, demandAlone, alone } = this.#options;
-    const { othersIdleMs, ownIdleMs, after } = this.#claimer.begin();
+    const { othersIdleMs, ownIdleMs, after } = this.#claimer.begin(this.#now());
     const consumer = this.#name();
     const ageMs = Math.ceil(this.#now() - this.#consumerSinceMs) + AGE_MARGIN_MS;
     this.#asked = 'claim';
@@ -311,7 +311,7 @@ export class StreamReader {
         ({ epoch }) => {
           fence.learn(epoch);
           // What has to be served again is pending now, and waits for nobody.
-          this.#claimer.connected();
+          this.#claimer.connected(this.#now());
           this.#again('', 0);
         },
         (error: unknown) => this.#again(messageOf(error), RETRY_MS),

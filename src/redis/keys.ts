@@ -11,7 +11,8 @@ function tagged(name: string): string {
 /**
  * A hash of what has to outlive a consumer group. Fields, each after `<group>:`, are `floor` (every entry up
  * to this id is settled), `last` and `read` (last delivered id, and how many entries had been read then),
- * `added` (entries ever added to the stream) and `epoch` (how often the group was made again).
+ * `added` (entries ever added to the stream), `epoch` (changes whenever an entry changes hands) and `time`
+ * (of the server, as last seen, Unix ms).
  */
 export function ledgerKey(stream: string): string {
   return `${tagged(stream)}:ledger`;

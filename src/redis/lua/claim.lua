@@ -15,6 +15,9 @@
 -- ARGV[8] 1: also one that has to run alone in the engine, by itself; 0: none is possible now
 -- ARGV[9] deliveries allowed  ARGV[10] its own entries that have been idle for longer than this, ms, were
 --   given to a process that had the name before: they count one delivery more, too
+-- The ledger keeps the latest time seen (`<group>:time`). When the server's clock was set back, entries would
+-- not grow idle before it has caught up; so all pending ones begin to age anew.
+--
 -- Returns {{head, entries}} like XREADGROUP, each entry {id, fields, deliveries}; head is 'epoch after', where
 -- `after` is the id to go on after, or '-' when the sweep has reached the end.
 local input, ledger, group, consumer = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
@@ -23,6 +26,27 @@ local after, rowsMax, aloneMax = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 local exclusiveAllowed, deliveriesMax, ageMs = ARGV[8] == '1', tonumber(ARGV[9]), tonumber(ARGV[10])
 -- Work of one call: pages of XPENDING, entries looked at.
 local PAGE, LOOKED_AT_MAX = 100, 1000
+
+local CLOCK_MS = 1000
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function beginToAgeAnew()
+  local from = '-'
+  repeat
+    local page = redis.call('XPENDING', input, group, from, '+', PAGE)
+    for _, found in ipairs(page) do
+      redis.call('XCLAIM', input, group, found[2], 0, found[1], 'TIME', now, 'JUSTID')
+      from = '(' .. found[1]
+    end
+  until #page < PAGE
+end
+
+if after == '' then
+  local latest = tonumber(redis.call('HGET', ledger, group .. ':time') or 0)
+  if now + CLOCK_MS < latest then beginToAgeAnew() end
+end
 
 local entries, alone, lookedAt, full, ended = {}, 0, 0, false, false
 
@@ -33,8 +57,7 @@ local function take(id, owner, idle, deliveries)
   local givenUp = count > deliveriesMax
   if not givenUp and count >= 2 then
     local exclusive = count >= 3
-    if exclusive and (not exclusiveAllowed or alone > 0) then return false end
-    if not exclusive and alone >= aloneMax then return false end
+    if alone >= aloneMax or exclusive and (not exclusiveAllowed or alone > 0) then return false end
     alone = alone + 1
     if exclusive then full = true end
   end
@@ -69,10 +92,10 @@ end
 
 local epoch = redis.call('HGET', ledger, group .. ':epoch')
 if not epoch then
-  local time = redis.call('TIME')
-  epoch = string.format('%d%03d', time[1], math.floor(time[2] / 1000))
+  epoch = string.format('%d', now)
   redis.call('HSET', ledger, group .. ':epoch', epoch)
 elseif #entries > 0 then
   epoch = redis.call('HINCRBY', ledger, group .. ':epoch', 1)
 end
+redis.call('HSET', ledger, group .. ':time', string.format('%d', now))
 return { { epoch .. ' ' .. (ended and '-' or after == '' and '0' or after), entries } }
