@@ -6,6 +6,7 @@
  * where it was) -> resting.
  */
 
+import { faultOf } from './faults.ts';
 import { encodeCommand } from './resp.ts';
 import { ANSWER_MS_MAX, RECEIVE_BYTES, RedisSocket, type Where } from './socket.ts';
 import { type EntryColumns, StreamReplyParser } from './stream-reply.ts';
@@ -48,6 +49,8 @@ export class StreamTail {
   readonly #parser: StreamReplyParser;
   readonly #entry = new CurrentEntry();
   #reading = false;
+  /** Why this connection is of no use any more; '' while it is. */
+  #moved = '';
   /** Null: resting. */
   #lastId: string | null = null;
 
@@ -69,7 +72,9 @@ export class StreamTail {
       onError: (message) => {
         this.#reading = false;
         options.onRefused?.(message);
-        setTimeout(() => this.#read(), RETRY_MS);
+        // The stream is served elsewhere now: a new connection asks where.
+        if (faultOf(message).action === 'reconnect') this.#moved = message;
+        setTimeout(() => this.#again(), RETRY_MS);
       },
     });
     this.#socket = new RedisSocket({
@@ -79,6 +84,7 @@ export class StreamTail {
       onOpen: () => {
         this.#parser.reset();
         this.#reading = false;
+        this.#moved = '';
         this.#read();
       },
       onBytes: (buffer, start, end) => this.#parser.parse(buffer, start, end),
@@ -113,6 +119,13 @@ export class StreamTail {
   /** Hands over no more entries. */
   rest(): void {
     this.#lastId = null;
+  }
+
+  #again(): void {
+    const moved = this.#moved;
+    this.#moved = '';
+    if (moved !== '' && this.#socket.isOpen) this.#socket.fail(moved);
+    else this.#read();
   }
 
   #read(): void {

@@ -1,0 +1,78 @@
+// The whole engine behind real Sentinels: the master dies, or hands over, while events flow.
+import { rmSync } from 'node:fs';
+import { Redis } from 'ioredis';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { loadConfig } from '../src/config.ts';
+import { type Engine, startEngine } from '../src/engine.ts';
+import { until } from './support/core.ts';
+import { MLP, modelsDir } from './support/engine.ts';
+import { MASTER_NAME, startSentinels, type TestSentinels } from './support/sentinel.ts';
+import { eachOnce, flows, Producer, partsOf } from './support/survive.ts';
+
+const parts = partsOf(1);
+const features = Buffer.alloc(256);
+let models: string;
+let servers: TestSentinels;
+let client: Redis;
+let engine: Engine;
+let producer: Producer;
+
+beforeAll(() => {
+  models = modelsDir({ mlp: { from: MLP } });
+});
+afterAll(() => rmSync(models, { recursive: true }));
+beforeEach(async () => {
+  servers = await startSentinels();
+  engine = await startEngine(
+    loadConfig({
+      env: {},
+      overrides: {
+        redis: { sentinels: servers.urls, master: MASTER_NAME },
+        models: { path: models },
+        gateway: { port: 0 },
+        workers: { max: 1 },
+      },
+    }),
+  );
+  client = new Redis({
+    sentinels: servers.sentinels.map(({ port }) => ({ host: '127.0.0.1', port })),
+    name: MASTER_NAME,
+    maxRetriesPerRequest: 0,
+    retryStrategy: () => 50,
+  });
+  client.on('error', () => {});
+  producer = new Producer(client, parts, features);
+  producer.start();
+  await flows(client, parts);
+});
+afterEach(async () => {
+  await producer?.stop();
+  client?.disconnect();
+  await engine?.stop();
+  await servers?.stop();
+});
+
+test('the master is killed and its replica is promoted while events flow', async () => {
+  const [master, replica] = servers.servers;
+  await master.kill();
+  await until('the replica is promoted', async () => (await servers.masterPort()) === replica.port, 15_000);
+  await flows(client, parts);
+  await until('the engine is ready', () => engine.backend.health().ready);
+  await producer.stop();
+  const lost = await eachOnce(client, parts, producer);
+  expect(lost).toBeLessThan(producer.count / 10);
+});
+
+test('the master hands over and becomes a replica: nobody goes on talking to it', async () => {
+  const [master, replica] = servers.servers;
+  await servers.sentinels[0]?.client.call('SENTINEL', 'FAILOVER', MASTER_NAME);
+  await until('the replica is promoted', async () => (await servers.masterPort()) === replica.port, 15_000);
+  const old = master.connect();
+  await until('the old master is a replica', async () => (await old.role())[0] === 'slave', 15_000);
+  await flows(client, parts);
+  await until('the engine is ready', () => engine.backend.health().ready);
+  await producer.stop();
+  await eachOnce(client, parts, producer);
+  const connected = String(await old.client('LIST')).split('\n');
+  expect(connected.filter((line) => /name=subito:(reader|committer|control)/.test(line))).toEqual([]);
+});
