@@ -16,8 +16,9 @@ import { Totals } from '../src/observe/totals.ts';
 const sources: Sources = {
   state: () => ({ state: 'running', reasons: [] }),
   backlog: () => [
-    { stream: 'events', unread: 42, pending: 7 },
-    { stream: 'lost', unread: null, pending: null },
+    { stream: 'events', unread: 42, pending: 7, oldestUnreadMs: 5500, oldestPendingMs: 4000 },
+    { stream: 'done', unread: 0, pending: 0, oldestUnreadMs: null, oldestPendingMs: null },
+    { stream: 'lost', unread: null, pending: null, oldestUnreadMs: null, oldestPendingMs: null },
   ],
   inflightRows: () => 12,
   connections: () => 3,
@@ -146,6 +147,9 @@ test('states: an unknown backlog is left out, not zero; busy is since the last s
   expect(page.get('subito_backlog_events{stream="events"}')).toBe(42);
   expect(page.get('subito_pending_events{stream="events"}')).toBe(7);
   expect([...page.keys()].filter((name) => name.includes('"lost"'))).toEqual([]);
+  expect(page.get('subito_oldest_unread_seconds{stream="events"}')).toBe(0.5);
+  expect(page.get('subito_oldest_pending_seconds{stream="events"}')).toBe(2);
+  expect(page.get('subito_oldest_unread_seconds{stream="done"}')).toBe(0);
   expect(page.get('subito_inflight_rows')).toBe(12);
   expect(page.get('subito_connections')).toBe(3);
   expect(page.get('subito_model_info{model="genre",version="4",provider="cpu"}')).toBe(1);

@@ -66,8 +66,8 @@ test('before the first second everything is empty, and nothing is zero that is n
 
 test('one second: rates, percentiles of the bucket edges, batch sizes, busy workers', () => {
   running = simulate([
-    { stream: 'a', unread: 10, pending: 1 },
-    { stream: 'b', unread: 5, pending: null },
+    { stream: 'a', unread: 10, pending: 1, oldestUnreadMs: 1, oldestPendingMs: 1 },
+    { stream: 'b', unread: 5, pending: null, oldestUnreadMs: 1, oldestPendingMs: null },
   ]);
   settle(running.now(), 99, 2.5);
   settle(running.now(), 1, 10);

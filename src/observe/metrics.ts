@@ -27,7 +27,7 @@ interface Value {
 export interface MetricsOptions {
   readonly totals: Totals;
   readonly sources: Sources;
-  /** Milliseconds, any monotonic or Unix clock. */
+  /** Unix milliseconds. */
   readonly now: () => number;
   /** prom-client's process metrics; left out in tests. */
   readonly process?: boolean;
@@ -109,7 +109,7 @@ function addEvents(add: Add, totals: Totals): void {
 }
 
 /** What is, from the sources. A figure that is not known is left out, never zero. */
-function addStates(add: Add, sources: Sources, busyRatio: () => number): void {
+function addStates(add: Add, { sources, now }: MetricsOptions, busyRatio: () => number): void {
   const one = (value: number): Value[] => [{ labels: {}, value }];
   const backlog = (part: 'unread' | 'pending') =>
     sources.backlog().flatMap((entry) => {
@@ -121,6 +121,22 @@ function addStates(add: Add, sources: Sources, busyRatio: () => number): void {
   );
   add('gauge', 'subito_pending_events', 'Entries read and not yet settled, over all consumers.', () =>
     backlog('pending'),
+  );
+  const age = (part: 'unread' | 'pending', oldest: 'oldestUnreadMs' | 'oldestPendingMs') =>
+    sources.backlog().flatMap((entry) => {
+      if (entry[part] === null) return [];
+      const sinceMs = entry[oldest];
+      const value = sinceMs === null ? 0 : Math.max(0, now() - sinceMs) / 1000;
+      return [{ labels: { stream: entry.stream }, value }];
+    });
+  add('gauge', 'subito_oldest_unread_seconds', 'Age of the oldest entry that nobody has read; 0: none.', () =>
+    age('unread', 'oldestUnreadMs'),
+  );
+  add(
+    'gauge',
+    'subito_oldest_pending_seconds',
+    'Age of the oldest entry read and not settled; 0: none.',
+    () => age('pending', 'oldestPendingMs'),
   );
   add('gauge', 'subito_inflight_rows', 'Rows in the slabs of this process.', () =>
     one(sources.inflightRows()),
@@ -164,7 +180,7 @@ export function createMetrics(options: MetricsOptions): Metrics {
     registry.registerMetric({ name, get } as unknown as Metric);
   };
   addEvents(add, options.totals);
-  addStates(add, options.sources, busyMeter(options));
+  addStates(add, options, busyMeter(options));
   if (options.process ?? true) collectDefaultMetrics({ register: registry });
   return { contentType: registry.contentType, render: () => registry.metrics() };
 }

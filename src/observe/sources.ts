@@ -9,6 +9,9 @@ export interface StreamBacklog {
   readonly unread: number | null;
   /** Entries read and not yet settled, over all consumers of the group; null while not known. */
   readonly pending: number | null;
+  /** Unix milliseconds of the oldest of each; null where there is none, or it is not known. */
+  readonly oldestUnreadMs: number | null;
+  readonly oldestPendingMs: number | null;
 }
 
 export interface ServedModel {

@@ -6,6 +6,7 @@
 import { messageOf, SubitoError } from '../errors.ts';
 import type { StreamBacklog } from '../observe/sources.ts';
 import type { RedisEndpoint } from './endpoint.ts';
+import { ledgerKey } from './keys.ts';
 import { loadScript } from './scripts.ts';
 import { type Servers, serversOf } from './servers.ts';
 import { plainTopology, type Topology } from './topology.ts';
@@ -23,6 +24,7 @@ export interface Control {
    * error.
    */
   append(stream: string, fields: readonly (string | Buffer)[]): Promise<string>;
+  /** Never rejects; all is null while it is not known. */
   backlog(stream: string, group: string): Promise<StreamBacklog>;
   /** One command on one key; resolves with what ioredis makes of the reply (RESP3), strings as UTF-8. */
   call(command: string, key: string, ...args: readonly (string | number | Buffer)[]): Promise<unknown>;
@@ -47,6 +49,20 @@ export type ControlOptions = ({ readonly endpoint: RedisEndpoint } | { readonly 
   readonly signal?: AbortSignal | undefined;
 };
 
+/** What lua/backlog.lua answers. */
+type BacklogReply = readonly [
+  unread: number,
+  pending: number,
+  oldestUnread: string,
+  oldestPending: string,
+  epoch: string,
+  how: 'exact' | 'estimate' | 'group' | 'stream',
+];
+/** Where Redis has lost count, so many entries are counted in one call: it answers nobody else meanwhile. */
+const COUNTED_MAX = 500;
+/** So many calls more make one answer; the next one goes on from there. */
+const COUNTS_MAX = 25;
+
 /**
  * Connects and checks that the servers are ones that Subito can use. Rejects with REDIS_UNREACHABLE,
  * REDIS_TOO_OLD or REDIS_MODE.
@@ -70,6 +86,17 @@ export async function connectControl(options: ControlOptions): Promise<Control> 
 
 // tidy: one small function per command, in one table.
 function controlOf(servers: Servers): Control {
+  const script: Control['script'] = (name, keys, args) => {
+    const { sha, text } = loadScript(name);
+    return servers.on(keys[0] ?? '', async (redis) => {
+      try {
+        return await redis.evalsha(sha, keys.length, ...keys, ...args);
+      } catch (error) {
+        if (!messageOf(error).startsWith('NOSCRIPT')) throw error;
+        return redis.eval(text, keys.length, ...keys, ...args);
+      }
+    });
+  };
   return {
     async createGroup(stream, group) {
       try {
@@ -95,32 +122,28 @@ function controlOf(servers: Servers): Control {
       }
     },
     async backlog(stream, group) {
+      const keys = [stream, ledgerKey(stream)];
+      const ask = () => script('backlog', keys, [group, COUNTED_MAX]) as Promise<BacklogReply>;
       try {
-        const groups = (await servers.on(stream, (redis) => redis.xinfo('GROUPS', stream))) as unknown[];
-        for (const found of groups) {
-          const info = asRecord(found);
-          if (info['name'] !== group) continue;
-          return { stream, unread: asCount(info['lag']), pending: asCount(info['pending']) };
-        }
+        let reply = await ask();
+        for (let more = 0; more < COUNTS_MAX && reply[5] === 'estimate'; more += 1) reply = await ask();
+        const [unread, pending, oldestUnread, oldestPending] = reply;
+        return {
+          stream,
+          unread,
+          pending,
+          oldestUnreadMs: msOf(oldestUnread),
+          oldestPendingMs: msOf(oldestPending),
+        };
       } catch {
-        // Not known is an answer too: the gauge is then absent.
+        // Not known is an answer too: the gauges are then absent.
+        return { stream, unread: null, pending: null, oldestUnreadMs: null, oldestPendingMs: null };
       }
-      return { stream, unread: null, pending: null };
     },
     call: (command, key, ...args) => servers.on(key, (redis) => redis.call(command, key, ...args)),
     callBuffer: (command, key, ...args) =>
       servers.on(key, (redis) => redis.callBuffer(command, key, ...args)),
-    async script(name, keys, args) {
-      const { sha, text } = loadScript(name);
-      return servers.on(keys[0] ?? '', async (redis) => {
-        try {
-          return await redis.evalsha(sha, keys.length, ...keys, ...args);
-        } catch (error) {
-          if (!messageOf(error).startsWith('NOSCRIPT')) throw error;
-          return redis.eval(text, keys.length, ...keys, ...args);
-        }
-      });
-    },
+    script,
     unblock(clientId, stream) {
       servers.on(stream, (redis) => redis.client('UNBLOCK', clientId)).catch(() => {});
     },
@@ -130,14 +153,7 @@ function controlOf(servers: Servers): Control {
   };
 }
 
-function asCount(value: unknown): number | null {
-  return typeof value === 'number' ? value : null;
-}
-
-/** RESP2 sends a map as a flat list, RESP3 as a map. */
-function asRecord(value: unknown): Record<string, unknown> {
-  if (!Array.isArray(value)) return value as Record<string, unknown>;
-  const record: Record<string, unknown> = {};
-  for (let i = 0; i + 1 < value.length; i += 2) record[String(value[i])] = value[i + 1];
-  return record;
+/** The milliseconds of an entry id; null where there is no entry. */
+function msOf(id: string): number | null {
+  return id === '' ? null : Number(id.split('-')[0]);
 }

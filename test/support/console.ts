@@ -71,7 +71,9 @@ function oneSecond(second: number, endMs: number): void {
 export function cannedStats(): Stats {
   const sources: Sources = {
     state: () => ({ state: 'running', reasons: [] }),
-    backlog: () => [{ stream: 'events', unread: 120, pending: 64 }],
+    backlog: () => [
+      { stream: 'events', unread: 120, pending: 64, oldestUnreadMs: null, oldestPendingMs: null },
+    ],
     inflightRows: () => 96,
     connections: () => 7,
     workers: () => 2,
