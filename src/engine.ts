@@ -8,7 +8,6 @@
  * The stages do not import one another; what one needs of another it is handed here.
  */
 import { readFileSync } from 'node:fs';
-import { hostname } from 'node:os';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -17,13 +16,16 @@ import type { Config } from './config.ts';
 import { createBackend } from './engine/backend.ts';
 import { buildLanes } from './engine/lanes.ts';
 import { partitionStreams, type StreamPartition } from './engine/streams.ts';
-import { SubitoError } from './errors.ts';
+import { messageOf, SubitoError } from './errors.ts';
 import type { Backend } from './gateway/backend.ts';
 import { type Gateway, startGateway } from './gateway/server.ts';
 import { startPool } from './infer/pool.ts';
 import type { ModelProblem } from './infer/protocol.ts';
+import { type Consumer, takeConsumer } from './ingest/consumer.ts';
 import { StreamReader } from './ingest/reader.ts';
+import { startReaper } from './ingest/reaper.ts';
 import { ensureGroup } from './ingest/regroup.ts';
+import { releaseConsumer } from './ingest/release.ts';
 import { notice } from './observe/channels.ts';
 import { createMetrics } from './observe/metrics.ts';
 import type { EngineState, Sources, StreamBacklog } from './observe/sources.ts';
@@ -31,7 +33,7 @@ import { createStats } from './observe/stats.ts';
 import { Totals } from './observe/totals.ts';
 import { Committer } from './publish/committer.ts';
 import { PredictionTail } from './publish/tail.ts';
-import { connectControl } from './redis/control.ts';
+import { type Control, connectControl } from './redis/control.ts';
 import { startEmbedded } from './redis/embedded.ts';
 import { parseEndpoint } from './redis/endpoint.ts';
 import { Fence } from './redis/fence.ts';
@@ -49,6 +51,11 @@ export interface EngineOptions {
   readonly routes?: Readonly<Record<string, () => unknown>>;
   /** Aborted during the start: it is given up, and nothing of it is left behind. Later it means nothing. */
   readonly signal?: AbortSignal;
+  /**
+   * False: what other engines left behind is left alone, their entries and their consumers; for measuring
+   * what that costs. Default true.
+   */
+  readonly upkeep?: boolean;
 }
 
 export interface Engine {
@@ -64,7 +71,7 @@ export interface Engine {
   readonly problems: readonly ModelProblem[];
   /**
    * Settles what has been read, then closes the sockets. Rejects with STOP_TIMEOUT when that took longer than
-   * limits.stopMsMax: what is then unsettled stays pending in Redis.
+   * limits.stopMsMax: what is then unsettled stays pending in Redis, where others may take it at once.
    */
   stop(): Promise<void>;
 }
@@ -118,6 +125,7 @@ class Parts {
 // tidy: the whole flow in one function, so that it can be read in one sitting.
 async function wire(config: Config, options: EngineOptions, parts: Parts): Promise<Engine> {
   const { limits } = config;
+  const { upkeep = true } = options;
   const partitions = partitionStreams(config.streams);
   const threads = config.workers.max;
   let state: EngineState = 'starting';
@@ -138,7 +146,9 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
   const allProblems = [...problems, ...pool.problems];
   if (pool.loaded.length === 0) throw noModel(config.models.path, allProblems);
 
-  const consumer = consumerName();
+  // Who we are in the consumer groups; given up last, for others may have it then.
+  const taking = takeConsumer({ control, partitions, ttlMs: limits.claimIdleMs });
+  const consumer = parts.add(await taking, (c) => c.stop());
 
   // schedule
   const batcher = new Batcher<Batch>(threads, (lane, batch) => runner.run(lane, batch));
@@ -160,7 +170,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
   const fences = partitions.map(() => new Fence());
   const committer: Committer = parts.add(
     new Committer({
-      consumer: () => consumer,
+      consumer: () => consumer.name,
       streams: partitions.map((p) => ({
         ...p,
         endpoint: topology.where(p.name),
@@ -179,12 +189,12 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
       endpoint: topology.where(partition.name),
       stream: partition.name,
       group: partition.group,
-      consumer: () => consumer,
+      consumer: () => consumer.name,
       fields: ENTRY_FIELDS,
       entryBytesMax: limits.entryBytesMax,
       countMax: limits.readCountMax,
       blockMs: limits.readBlockMs,
-      claimIdleMs: limits.claimIdleMs,
+      claimIdleMs: upkeep ? limits.claimIdleMs : null,
       deliveriesMax: limits.deliveriesMax,
       fence: fences[partition.index] as Fence,
       demand: () => intake.demand(stream),
@@ -201,6 +211,12 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     });
     return parts.add(reader, (r) => r.close());
   });
+
+  if (upkeep) {
+    const [idleMs, everyMs] = [limits.claimIdleMs * 2, limits.claimIdleMs];
+    const reaper = startReaper({ control, partitions, consumer: () => consumer.name, idleMs, everyMs });
+    parts.add(reaper, (r) => r.stop());
+  }
 
   // observe
   const backlogs = new Map<string, StreamBacklog>();
@@ -280,6 +296,9 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
       if (opened.connections > 0) await sleep(LAST_PUSH_MS);
       const left = intake.rowsInFlight;
       state = 'stopped';
+      // Whatever is read from here on would be given back by nobody.
+      for (const reader of readers) reader.close();
+      await giveBack(control, partitions, consumer);
       await parts.abandon();
       if (left > 0)
         throw new SubitoError('STOP_TIMEOUT', `${left} events were not settled in ${limits.stopMsMax} ms`);
@@ -341,18 +360,18 @@ function intakeStream(partition: StreamPartition, lanes: readonly ModelLane[]): 
   return { index, lane, deadlineMs: deadlineMs ?? 0, json: encoding === 'json' };
 }
 
-/**
- * The same for every start on this machine until it boots, so that an engine that was killed finds again what
- * it had been given. Engines side by side may share it: what one of them settles, the other's commit skips.
- */
-function consumerName(): string {
-  let boot = '0';
-  try {
-    boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').slice(0, 8);
-  } catch {
-    // Only Linux tells; elsewhere the host's name has to do.
+/** So that the others need not wait for the claim time. Where it fails, they do. */
+async function giveBack(
+  control: Control,
+  partitions: readonly StreamPartition[],
+  { name: consumer, token }: Consumer,
+): Promise<void> {
+  const releasing = partitions.map(({ name: stream, group }) =>
+    releaseConsumer(control, { stream, group, consumer, token }, []),
+  );
+  for (const answer of await Promise.allSettled(releasing)) {
+    if (answer.status === 'rejected') notice('warn', 'RELEASE_FAILED', messageOf(answer.reason));
   }
-  return `${hostname()}-${boot}-0`;
 }
 
 function stateOf(
