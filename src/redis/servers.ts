@@ -148,6 +148,10 @@ class Client {
   readonly #endpoint: RedisEndpoint;
   #reason: Error | undefined;
   #started = false;
+  /**
+   * The last connect came as far as a TCP connection, and with TLS to the end of the handshake on our side.
+   */
+  #shookHands = false;
 
   /** `locate` is asked before each connect; null: it is always the same. */
   constructor(endpoint: RedisEndpoint, locate: (() => Promise<RedisEndpoint>) | null, commandMsMax: number) {
@@ -174,6 +178,9 @@ class Client {
       reconnectOnError: (error: Error) => error.message.startsWith('READONLY'),
       retryStrategy: (attempt: number) => Math.min(1000, 20 * 2 ** attempt),
     });
+    this.redis.on('connect', () => {
+      this.#shookHands = true;
+    });
     this.redis.on('error', (error: Error) => {
       this.#reason = error;
       notice('warn', 'CONTROL_DISCONNECTED', error.message);
@@ -190,8 +197,8 @@ class Client {
     } catch (cause) {
       this.redis.disconnect();
       if (cause instanceof SubitoError) throw cause;
-      const reason = this.#reason ?? cause;
-      throw unreachable(spell(this.#endpoint), whyUnreachable(reason, this.#endpoint), cause);
+      const text = whyUnreachable(this.#reason ?? cause, this.#endpoint, this.#shookHands);
+      throw unreachable(spell(this.#endpoint), text, cause);
     }
   }
 
@@ -241,13 +248,16 @@ function isSelectRefused(error: Error & { readonly command?: { readonly name: st
   return error.command?.name === 'select';
 }
 
-function whyUnreachable(reason: unknown, { db, tls }: RedisEndpoint): string {
+function whyUnreachable(reason: unknown, { db, tls }: RedisEndpoint, shookHands: boolean): string {
   const text = messageOf(reason);
   if (reason instanceof Error && isSelectRefused(reason)) return `database ${db}: ${text}`;
   const code = String((reason as NodeJS.ErrnoException).code);
-  // A server without TLS waits for the end of what it takes for a command, or hangs up.
-  const noHandshake = tls !== null && /^(ETIMEDOUT|ECONNRESET|EPROTO|ERR_SSL_)/.test(code);
-  return noHandshake ? `${text}; it may not speak TLS there, which rediss:// asks for` : text;
+  if (tls === null || !/^(ETIMEDOUT|ECONNRESET|EPIPE|EPROTO|ERR_SSL_)/.test(code)) return text;
+  // In TLS 1.3 the server looks at the client's certificate when the client is done.
+  return shookHands || /alert/i.test(text)
+    ? `${text}; it may want a client certificate that it trusts: redis.tls.cert and redis.tls.key`
+    : // A server without TLS waits for the end of what it takes for a command, or hangs up.
+      `${text}; it may not speak TLS there, which rediss:// asks for`;
 }
 
 /**
