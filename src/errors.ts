@@ -84,7 +84,7 @@ export const errorTable = {
   GATEWAY_UNREACHABLE: { retryable: true, fix: 'start the engine with `subito serve`, or correct --url' },
   STOP_TIMEOUT: {
     retryable: false,
-    fix: 'the events stay pending and are served after the next start; or raise limits.stop_ms_max',
+    fix: 'another engine takes the events over at once, or the next start does; or raise limits.stop_ms_max',
   },
   INTERNAL: { retryable: false, fix: 'this is a bug in Subito: report it with the output of --verbose' },
 } as const satisfies Record<string, ErrorEntry>;
