@@ -73,6 +73,10 @@ export interface StreamConfig {
   readonly deadlineMs?: number;
   readonly encoding: 'msgpack' | 'json';
   readonly predictionsMax: number;
+  /** Absent: predictions are not removed for their age. */
+  readonly predictionsKeepMs?: number;
+  /** Events that every consumer group has settled are kept for so long. */
+  readonly eventsKeepMs: number;
 }
 
 export interface JwtConfig {
@@ -229,12 +233,7 @@ function resolve(checked: ConfigChecked): Config {
   const { auth } = checked.gateway;
   return {
     redis: resolveRedis(checked.redis),
-    streams: checked.streams.map(({ deadline_ms, predictions_max, model, ...stream }) => ({
-      ...stream,
-      ...(model === undefined ? {} : { model }),
-      ...(deadline_ms === undefined ? {} : { deadlineMs: deadline_ms }),
-      predictionsMax: predictions_max ?? limits.predictionsMax,
-    })),
+    streams: checked.streams.map((stream) => resolveStream(stream, limits)),
     models: checked.models,
     workers: { ...checked.workers, max: checked.workers.max ?? Math.max(min, availableParallelism() - 1) },
     gateway: { ...checked.gateway, auth: auth === 'off' ? auth : { jwt: resolveJwt(auth.jwt) } },
@@ -259,6 +258,18 @@ function resolveJwt({ jwks_url, secret, issuer, audience }: JwtChecked): JwtConf
     ...(secret === undefined ? {} : { secret }),
     issuer,
     audience,
+  };
+}
+
+function resolveStream(checked: ConfigChecked['streams'][number], limits: Limits): StreamConfig {
+  const { deadline_ms, predictions_max, predictions_keep_ms, events_keep_ms, model, ...stream } = checked;
+  return {
+    ...stream,
+    ...(model === undefined ? {} : { model }),
+    ...(deadline_ms === undefined ? {} : { deadlineMs: deadline_ms }),
+    predictionsMax: predictions_max ?? limits.predictionsMax,
+    ...(predictions_keep_ms === undefined ? {} : { predictionsKeepMs: predictions_keep_ms }),
+    eventsKeepMs: events_keep_ms,
   };
 }
 

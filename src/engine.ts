@@ -26,6 +26,7 @@ import { StreamReader } from './ingest/reader.ts';
 import { startReaper } from './ingest/reaper.ts';
 import { ensureGroup } from './ingest/regroup.ts';
 import { releaseConsumer } from './ingest/release.ts';
+import { startTrimmer } from './ingest/trimmer.ts';
 import { notice } from './observe/channels.ts';
 import { createMetrics } from './observe/metrics.ts';
 import type { EngineState, Sources, StreamBacklog } from './observe/sources.ts';
@@ -52,8 +53,8 @@ export interface EngineOptions {
   /** Aborted during the start: it is given up, and nothing of it is left behind. Later it means nothing. */
   readonly signal?: AbortSignal;
   /**
-   * False: what other engines left behind is left alone, their entries and their consumers; for measuring
-   * what that costs. Default true.
+   * False: what other engines left behind is left alone, their entries and their consumers, and streams are
+   * not trimmed; for measuring what that costs. Default true.
    */
   readonly upkeep?: boolean;
 }
@@ -216,6 +217,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     const [idleMs, everyMs] = [limits.claimIdleMs * 2, limits.claimIdleMs];
     const reaper = startReaper({ control, partitions, consumer: () => consumer.name, idleMs, everyMs });
     parts.add(reaper, (r) => r.stop());
+    parts.add(startTrimmer({ control, partitions }), (t) => t.stop());
   }
 
   // observe

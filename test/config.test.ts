@@ -61,13 +61,19 @@ test('options win over the environment, which wins over the file', () => {
 
 test('lists, sections and limits come from the environment too', () => {
   const env = {
-    SUBITO_STREAMS: '[{"name": "plays", "deadline_ms": 50, "predictions_max": 7}]',
+    SUBITO_STREAMS: '[{"name": "plays", "deadline_ms": 50, "predictions_max": 7, "predictions_keep_ms": 9}]',
     SUBITO_WORKERS_PROVIDERS: '[cuda, cpu]',
     SUBITO_LIMITS_PAYLOAD_BYTES_MAX: '1000',
     SUBITO_REDIS: 'embedded',
   };
   const config = loadConfig({ env });
-  expect(config.streams[0]).toMatchObject({ name: 'plays', deadlineMs: 50, predictionsMax: 7 });
+  expect(config.streams[0]).toMatchObject({
+    name: 'plays',
+    deadlineMs: 50,
+    predictionsMax: 7,
+    predictionsKeepMs: 9,
+    eventsKeepMs: 10_000,
+  });
   expect(config.workers.providers).toEqual(['cuda', 'cpu']);
   expect(config.limits.payloadBytesMax).toBe(1000);
   expect(config.redis).toEqual({ kind: 'embedded', port: 0, dir: './data/redis' });
@@ -229,10 +235,21 @@ const bad: [yaml: string, ...expected: string[]][] = [
   ['streams: [{}]', 'streams[0].name = missing', 'it is required'],
   ['streams: [{name: a}, {name: a}]', 'streams[1].name = "a"', 'an earlier stream has this name'],
   [
-    'streams: [{name: a, predictions: b}, {name: b}]',
+    'streams: [{name: a, predictions: b}, {name: b, deadletters: d}]',
     'streams[0].predictions = "b"',
-    'also a stream of events',
+    'a would write there, and b is also a stream of events',
   ],
+  [
+    'streams: [{name: a}, {name: b, deadletters: dead}]',
+    'streams[1].predictions = "predictions"',
+    'b and a would both write there; give each its own',
+  ],
+  [
+    'streams: [{name: a, predictions: x}, {name: b, predictions: y, deadletters: x}]',
+    'streams[1].deadletters = "x"',
+    'b and a would both write there',
+  ],
+  ['streams: [{name: a, events_keep_ms: -1}]', 'streams[0].events_keep_ms = -1', '0'],
   ['streams: [{name: a, deadletters: predictions}]', 'streams[0].deadletters', 'two different streams'],
   [
     'streams: [{name: a, deadline_ms: 9999999999}]',

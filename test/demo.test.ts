@@ -7,12 +7,9 @@ import { inPopularTen, Judge, type Judgment, WINDOW } from '../src/demo/judge.ts
 import { type Guess, Listener, type Question } from '../src/demo/listener.ts';
 import { popularTitles, readTransitions, sampleShow, type Transitions } from '../src/demo/sampler.ts';
 import { StatusLine, statusLine, welcome } from '../src/demo/terminal.ts';
-import { trimSettled } from '../src/demo/trim.ts';
 import { guessesOf } from '../src/demo/way.ts';
 import type { Stats } from '../src/observe/figures.ts';
 import { seededRandom } from '../src/random.ts';
-import { RedisWire } from '../src/redis/wire.ts';
-import { startRedis } from './support/redis.ts';
 
 /** Two sets; A opens, then B or C, then the set may end. */
 const small: Transitions = {
@@ -262,38 +259,6 @@ test('guesses are read from a prediction, and from nothing else', () => {
   expect(guessesOf({ songs: many.map(String), probabilities: many })).toHaveLength(10);
   expect(guessesOf({ probabilities: [1] })).toEqual([]);
   expect(guessesOf(null)).toEqual([]);
-});
-
-test('trimming takes out what every group has settled, and nothing else', async () => {
-  // Nodes of one entry, so that "about" is exact.
-  const server = await startRedis({ config: { 'stream-node-max-entries': '1' } });
-  const wire = await RedisWire.connect(server.url);
-  try {
-    const redis = server.connect();
-    const trim = (beforeMs: number) => trimSettled((args) => wire.call(args), 'events', beforeMs);
-    const left = async () => (await redis.xrange('events', '-', '+')).map(([id]) => id);
-    for (let i = 1; i <= 9; i += 1) await redis.xadd('events', `${i}-0`, 'n', i);
-    await trim(100);
-    expect(await left(), 'no group: nobody has read them').toHaveLength(9);
-    await redis.xgroup('CREATE', 'events', 'one', '0');
-    await redis.xgroup('CREATE', 'events', 'two', '0');
-    await trim(100);
-    expect(await left(), 'unread').toHaveLength(9);
-    await redis.xreadgroup('GROUP', 'one', 'c', 'COUNT', 7, 'STREAMS', 'events', '>');
-    await redis.xreadgroup('GROUP', 'two', 'c', 'COUNT', 6, 'STREAMS', 'events', '>');
-    await redis.xack('events', 'one', '1-0', '2-0', '4-0', '5-0', '6-0', '7-0');
-    await redis.xack('events', 'two', '1-0', '2-0', '3-0', '4-0', '5-0', '6-0');
-    await trim(100);
-    expect((await left())[0], 'pending in one').toBe('3-0');
-    await redis.xack('events', 'one', '3-0');
-    await trim(5);
-    expect((await left())[0], 'too young').toBe('5-0');
-    await trim(100);
-    expect((await left())[0], 'two was given up to 6').toBe('6-0');
-  } finally {
-    wire.close();
-    await server.stop();
-  }
 });
 
 test('the terminal gets redis-cli commands for the port that is used', () => {

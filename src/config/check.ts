@@ -156,21 +156,30 @@ function* checkStreams({ redis, streams, limits }: Config): Generator<Finding> {
       };
     }
   }
+  yield* checkOutputs(streams);
+}
+
+/**
+ * Each stream of events has outputs of its own: an outcome names its event by the entry id alone, which two
+ * streams may both have given. And none is read as events: the engine would predict its own predictions.
+ */
+function* checkOutputs(streams: Config['streams']): Generator<Finding> {
+  const inputs = new Set(streams.map(({ name }) => name));
+  const taken = new Map<string, string>();
   for (const [i, stream] of streams.entries()) {
     for (const output of ['predictions', 'deadletters'] as const) {
-      if (!names.has(stream[output])) continue;
-      // The engine would read its own output as events, for ever.
-      const fix = 'name a stream that no other key reads';
-      yield { at: ['streams', i, output], value: stream[output], what: 'also a stream of events', fix };
-    }
-    if (stream.predictions === stream.deadletters) {
-      const fix = 'name two different streams';
-      yield {
-        at: ['streams', i, 'deadletters'],
-        value: stream.deadletters,
-        what: 'also the predictions',
-        fix,
-      };
+      const value = stream[output];
+      const finding = (what: string, fix: string) => ({ at: ['streams', i, output], value, what, fix });
+      const other = taken.get(value);
+      if (inputs.has(value)) {
+        const what = `${stream.name} would write there, and ${value} is also a stream of events`;
+        yield finding(what, 'name a stream that no other key reads');
+      } else if (output === 'deadletters' && value === stream.predictions) {
+        yield finding('also the predictions', 'name two different streams');
+      } else if (other !== undefined && other !== stream.name) {
+        yield finding(`${stream.name} and ${other} would both write there`, 'give each its own');
+      }
+      taken.set(value, stream.name);
     }
   }
 }

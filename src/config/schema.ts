@@ -114,6 +114,12 @@ const stream = z.strictObject({
   predictions_max: z.int().min(1).optional().meta({
     description: 'entries kept in the predictions stream (MAXLEN ~); default limits.predictions_max',
   }),
+  predictions_keep_ms: z.int().min(1).optional().meta({
+    description: 'predictions older than this are removed, about; default: they go by their number alone',
+  }),
+  events_keep_ms: z.int().min(0).default(10_000).meta({
+    description: 'how long events are kept that every consumer group has settled, about',
+  }),
 });
 
 const jwt = z.strictObject({

@@ -7,7 +7,6 @@ import { encodeCommand } from '../redis/resp.ts';
 import type { StreamTail } from '../redis/stream-tail.ts';
 import { RedisWire } from '../redis/wire.ts';
 import type { Question } from './listener.ts';
-import { trimSettled } from './trim.ts';
 import { guessesOf, packr, RETRY_MS, type Settle, type Way } from './way.ts';
 
 export interface RedisWayOptions {
@@ -19,10 +18,6 @@ export interface RedisWayOptions {
   readonly settle: Settle;
 }
 
-/** Events that are settled and older than this are taken out of the stream. */
-const KEEP_MS = 600_000;
-const TRIM_EVERY_MS = 30_000;
-
 export class RedisWay implements Way {
   readonly #options: RedisWayOptions;
   readonly #tails: StreamTail[] = [];
@@ -30,7 +25,6 @@ export class RedisWay implements Way {
   #commands: Buffer[] = [];
   #events: string[] = [];
   #retry: NodeJS.Timeout | null = null;
-  #trim: NodeJS.Timeout | null = null;
   #closed = false;
 
   constructor(options: RedisWayOptions) {
@@ -50,7 +44,6 @@ export class RedisWay implements Way {
         settle(entry.text(0) ?? '', `${entry.text(1)} ${entry.text(2) ?? ''}`.trim()),
       ),
     );
-    this.#trim = setInterval(() => this.#trimEvents(), TRIM_EVERY_MS);
   }
 
   ready(): boolean {
@@ -79,7 +72,6 @@ export class RedisWay implements Way {
   close(): void {
     this.#closed = true;
     if (this.#retry !== null) clearTimeout(this.#retry);
-    if (this.#trim !== null) clearInterval(this.#trim);
     for (const tail of this.#tails) tail.close();
     this.#wire?.close();
     this.#wire = null;
@@ -94,13 +86,6 @@ export class RedisWay implements Way {
     if (this.#closed) wire.close();
     else this.#wire = wire;
     return wire;
-  }
-
-  #trimEvents(): void {
-    const wire = this.#wire;
-    if (wire === null) return;
-    // What cannot be trimmed now can be the next time.
-    trimSettled((args) => wire.call(args), this.#options.stream, Date.now() - KEEP_MS).catch(() => {});
   }
 
   #again(): void {

@@ -56,7 +56,8 @@ local function answer(unread, how)
   return { unread, found.pending, oldestUnread, oldestPending, epoch, how }
 end
 
-local known = call('HMGET', ledger, field('server'), field('last'), field('read'), field('deleted'))
+local known = call('HMGET', ledger, field('server'), field('last'), field('read'), field('deleted'),
+  field('added'))
 local server = call('INFO', 'server'):match('run_id:(%x+)')
 
 -- Redis is told where it said something else; its last delivered id stays what it is.
@@ -74,8 +75,10 @@ if oldestUnread == first then return exactly(length) end
 if lag and known[1] == server and lag > 0 and lag <= length then return answer(lag, 'exact') end
 
 local last, read = known[2], tonumber(known[3])
--- Entries after `last` that were trimmed or deleted are missing from the count.
+-- Entries after `last` that were trimmed or deleted are missing from the count; and the stream may be another
+-- than the one that was counted.
 local usable = last and read and not isBefore(delivered, last) and not isBefore(last, first)
+  and (tonumber(known[5]) or 0) <= added
 if not usable or (deleted ~= known[4] and isBefore(last, deleted)) then
   last, read = '0-0', added - length
 end
@@ -87,7 +90,10 @@ local unread = math.min(added - read, length)
 if last ~= delivered or unread <= PAGE then
   local after = #call('XRANGE', input, '(' .. delivered, '+', 'COUNT', PAGE)
   if after < PAGE then return exactly(after) end
-  unread = math.max(unread, after)
+  if unread < after then
+    call('HDEL', ledger, field('read'))
+    return answer(length, 'estimate')
+  end
 end
 if last == delivered then return exactly(unread) end
 call('HSET', ledger, field('last'), last, field('read'), read, field('deleted'), deleted)
