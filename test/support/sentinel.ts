@@ -13,7 +13,8 @@ const HOST = '127.0.0.1';
 const SENTINELS = 3;
 export const MASTER_NAME = 'music';
 
-class Sentinel {
+/** One Sentinel that watches a master. `lines`: more of sentinel.conf; they may name another port. */
+export class Sentinel {
   readonly port: number;
   readonly client: Redis;
   readonly #dir: string;
