@@ -77,9 +77,10 @@ export class Relay {
     });
   }
 
-  static async to(targetPort: number): Promise<Relay> {
+  /** Listens on `port`; 0: on any free one. */
+  static async to(targetPort: number, port = 0): Promise<Relay> {
     const relay = new Relay(targetPort);
-    await new Promise<void>((resolve) => relay.#server.listen(0, '127.0.0.1', resolve));
+    await new Promise<void>((resolve) => relay.#server.listen(port, '127.0.0.1', resolve));
     return relay;
   }
 
