@@ -104,7 +104,7 @@ test('SIGKILL under load: the next start settles what had been read', async () =
   // At least one of the kills came while events were in hand, else this shows nothing.
   expect(cut).toBeGreaterThan(0);
   await expectOneOutcomeEach(await stop());
-});
+}, 60_000);
 
 describe('SIGTERM during the start', () => {
   function starting(...more: string[]): void {
