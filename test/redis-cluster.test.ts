@@ -64,10 +64,6 @@ test('every partition is served by the node of its slot; what is pushed comes fr
   });
   socket.close();
   expect(await eachOnce(client, parts, producer)).toBe(0);
-  const stopped = performance.now();
-  await engine.stop();
-  // The waiting reads were ended, each at its own node.
-  expect(performance.now() - stopped).toBeLessThan(900);
 });
 
 test('a slot moves to another node and back while events flow', async () => {

@@ -93,6 +93,21 @@ describe('a cluster', () => {
     await expect(nobody.locate('a')).rejects.toThrow(/ECONNREFUSED/);
   });
 
+  test('a waiting read is ended at the node where it waits', async () => {
+    const started = await cluster();
+    const asked = await control({ kind: 'cluster', urls: started.urls });
+    for (const key of ['a', 'b', 'c', 'd', 'e', 'f']) {
+      const waiting = (await started.masterOf(key)).redis.connect();
+      const id = String(await waiting.client('ID'));
+      const answer = waiting.xread('BLOCK', 0, 'STREAMS', key, '$');
+      await until('it waits', async () => {
+        asked.unblock(id, key);
+        return Promise.race([answer.then(() => true), sleep(50, false)]);
+      });
+      expect(await answer).toBe(null);
+    }
+  });
+
   test('a slot that moved: the next look finds it, and who was refused follows', async () => {
     const three = await cluster();
     const { nodes } = three;
