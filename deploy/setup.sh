@@ -2,7 +2,7 @@
 # Sets up whatever this checkout is missing: its dependencies (with Node 22 among them) and redis-server.
 # Silent when nothing is missing. Asks nothing.
 #
-#   --tests   also a Chromium for the browser tests
+#   --tests   also a Chromium for the browser tests, and libfaketime for those that set a server's clock
 #   --cuda    also the CUDA libraries of ONNX Runtime (Linux x64, some hundred megabytes)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -158,4 +158,15 @@ if $want_tests && ! find_chromium >/dev/null; then
   install_package chromium "--cask chromium" "Chromium is missing (the browser tests drive it)"
   hash -r
   find_chromium >/dev/null || fail "Chromium was installed but is not found"
+fi
+
+find_faketime() {
+  local found
+  for found in /usr/lib/*/faketime/libfaketime.so.1; do [ -e "$found" ] && return; done
+  return 1
+}
+# macOS has no LD_PRELOAD: the tests that set clocks are skipped there.
+if $want_tests && [ "$system" = Linux ] && ! find_faketime; then
+  install_package libfaketime libfaketime "libfaketime is missing (tests set the clock of a redis-server)"
+  find_faketime || fail "libfaketime was installed but is not found"
 fi

@@ -17,6 +17,8 @@ export interface TestRedisOptions {
   readonly tls?: boolean;
   /** More of redis.conf, such as { maxmemory: '10mb' }. */
   readonly config?: Readonly<Record<string, string>>;
+  /** More of the server's environment, such as LD_PRELOAD. */
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 export interface TestRedis {
@@ -123,6 +125,7 @@ class Server implements TestRedis {
   async restart(): Promise<void> {
     const child = spawn('redis-server', redisArguments(this.dir, this.port, this.#options), {
       stdio: 'ignore',
+      env: { ...process.env, ...this.#options.env },
     });
     this.#child = child;
     let failure: string | undefined;

@@ -1,0 +1,121 @@
+// Engines that are killed, paused and taken away under load.
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, expect } from 'vitest';
+import { pick, scenario } from './harness/scenario.ts';
+import { measured, printTimings } from './harness/timings.ts';
+import { CLAIM_IDLE_MS, type World } from './harness/world.ts';
+
+afterAll(printTimings);
+
+const KILLS = 5;
+/** What the project promises beyond the claim time. */
+const RECOVERY_MS = CLAIM_IDLE_MS + 2000;
+
+/** Waits for a moment at which the engines have events in hand; the ids. */
+async function inHand(world: World): Promise<string[]> {
+  for (;;) {
+    const ids = await world.pending();
+    if (ids.length > 0) return ids;
+    await sleep(1);
+  }
+}
+
+scenario('SIGKILL of the engine mid-batch, five times in a row under load', {}, async (world) => {
+  const { process } = world.engine(0);
+  world.producer.start(pick(1000, 3000));
+  let left = 0;
+  for (let round = 0; round < KILLS; round += 1) {
+    await world.flows();
+    await sleep(pick(150, 1500));
+    await inHand(world);
+    await process.kill();
+    const ids = await world.pending();
+    left += ids.length;
+    world.note(`killed with ${ids.length} in hand`);
+    await process.start();
+    if (ids.length > 0) await world.settledIds(ids, 20_000);
+  }
+  // Else this shows nothing.
+  expect(left).toBeGreaterThan(0);
+  await world.producer.stop();
+  await world.outcomes.read();
+  expect(world.outcomes.all().filter(({ stream }) => stream === 'deadletters')).toEqual([]);
+});
+
+/** Each batch takes a while, so that there is always one in hand. */
+const slow = {
+  model: 'trouble',
+  data: () => ({ do: 'spin', ms: 2 }),
+  limits: { batch_rows_max: 64 },
+} as const;
+
+scenario(
+  'SIGKILL of one of two engines: the other settles its events',
+  { engines: 2, concurrent: true, ...slow },
+  async (world) => {
+    world.producer.start(200);
+    await world.flows();
+    for (let round = 0; round < pick(1, 4); round += 1) {
+      await sleep(500);
+      await inHand(world);
+      await world.engine(0).process.kill();
+      const beginMs = performance.now();
+      const ids = await world.pending();
+      world.note(`killed with ${ids.length} in hand`);
+      await world.settledIds(ids, 20_000);
+      const ms = performance.now() - beginMs;
+      measured('SIGKILL of an engine until another has settled its events', ms, RECOVERY_MS);
+      expect(ms).toBeLessThan(RECOVERY_MS);
+      await world.engine(0).process.start();
+    }
+  },
+);
+
+scenario(
+  'an engine is paused past the claim time, another serves its events, and it wakes up',
+  { engines: 2, concurrent: true, ...slow },
+  async (world) => {
+    world.producer.start(200);
+    await world.flows();
+    for (let round = 0; round < pick(1, 4); round += 1) {
+      await sleep(500);
+      await inHand(world);
+      world.engine(0).process.pause();
+      const beginMs = performance.now();
+      await sleep(50);
+      const ids = await world.pending();
+      world.note(`paused, ${ids.length} in hand`);
+      await sleep(CLAIM_IDLE_MS + 500);
+      await world.settledIds(ids, 20_000);
+      measured('SIGSTOP of an engine until another has settled its events', performance.now() - beginMs);
+      world.engine(0).process.resume();
+      world.note('resumed');
+      await sleep(1000);
+    }
+  },
+);
+
+scenario(
+  'scale-in during a burst: what the leaving engine has not finished is served by the other at once',
+  // What is in hand takes longer than a stop may; a claim would come far too late.
+  {
+    engines: 2,
+    concurrent: true,
+    model: 'trouble',
+    data: () => ({ do: 'spin', ms: 10 }),
+    limits: { stop_ms_max: 900, infer_ms_max: 900, batch_rows_max: 32, claim_idle_ms: 30_000 },
+  },
+  async (world) => {
+    void world.producer.send(800);
+    await world.flows();
+    await sleep(300);
+    world.note('SIGTERM');
+    await world.engine(0).process.terminate();
+    const beginMs = performance.now();
+    const ids = await world.pending();
+    world.note(`it left; ${ids.length} are pending`);
+    expect(ids.length).toBeGreaterThan(0);
+    await world.settledIds(ids, 25_000);
+    measured('SIGTERM during a burst until the other has settled the leftovers', performance.now() - beginMs);
+  },
+);

@@ -1,0 +1,125 @@
+// The stream and its group are deleted, shared and tidied up while events flow.
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, expect } from 'vitest';
+import { until } from '../support/core.ts';
+import { pick, scenario } from './harness/scenario.ts';
+import { measured, printTimings } from './harness/timings.ts';
+import { CLAIM_IDLE_MS, GROUP, STREAM, type World } from './harness/world.ts';
+
+afterAll(printTimings);
+
+const RATE = pick(800, 2000);
+
+/** Carries the command out under load; returns the number of the first event after it. */
+async function under(world: World, ...command: readonly [string, ...string[]]): Promise<number> {
+  await world.flows();
+  await sleep(pick(500, 1500));
+  world.note(command.join(' '));
+  const next = await world.producer.inOrder(...command);
+  measured(`${command[0]} ${command[1] ?? ''} until events are settled again`, await world.flows());
+  return next;
+}
+
+scenario('XGROUP DESTROY under load', { engines: 2 }, async (world) => {
+  world.producer.start(RATE);
+  for (let round = 0; round < pick(2, 6); round += 1) {
+    await under(world, 'XGROUP', 'DESTROY', STREAM, GROUP);
+  }
+  await sleep(300);
+});
+
+scenario('DEL of the stream under load', { engines: 2 }, async (world) => {
+  world.producer.start(RATE);
+  let from = 0;
+  for (let round = 0; round < pick(2, 6); round += 1) {
+    const next = await under(world, 'DEL', STREAM);
+    // What was settled before has kept its outcome; the rest is gone with the stream.
+    world.fate(from, next, 'either');
+    from = next;
+  }
+  await sleep(300);
+});
+
+scenario('FLUSHALL under load', { engines: 2 }, async (world) => {
+  world.producer.start(RATE);
+  let from = 0;
+  for (let round = 0; round < pick(2, 6); round += 1) {
+    const next = await under(world, 'FLUSHALL');
+    world.fate(from, next, 'either');
+    from = next;
+  }
+  await sleep(300);
+});
+
+scenario(
+  'the input is never trimmed past what a slower group has not read',
+  { engines: 2, stream: {} },
+  async (world) => {
+    const { client, producer } = world;
+    await client.xgroup('CREATE', STREAM, 'slow', '0', 'MKSTREAM');
+    const seen: string[] = [];
+    let reading = true;
+    const slow = (async () => {
+      while (reading) {
+        const reply = await client.xreadgroup('GROUP', 'slow', 'me', 'COUNT', 40, 'STREAMS', STREAM, '>');
+        const [[, entries] = ['', []]] = (reply ?? []) as [string, [string, string[]][]][];
+        if (entries.length > 0) await client.xack(STREAM, 'slow', ...entries.map(([id]) => id));
+        seen.push(...entries.map(([id]) => id));
+        await sleep(100);
+      }
+    })();
+    producer.start(pick(800, 1200));
+    await sleep(pick(3000, 20_000));
+    await producer.stop();
+    await until('the slow group has read everything', () => seen.length >= producer.added, 60_000);
+    reading = false;
+    await slow;
+    const added = Array.from({ length: producer.count }, (_, n) => producer.sent(n));
+    expect(seen).toEqual(added.map((sent) => (sent.state === 'added' ? sent.id : '')));
+  },
+);
+
+scenario(
+  'the reaper leaves those alone who live, and loses nothing of those who do not',
+  {
+    engines: 2,
+    model: 'trouble',
+    data: () => ({ do: 'spin', ms: 2 }),
+    limits: { batch_rows_max: 64 },
+  },
+  async (world) => {
+    const { client, producer } = world;
+    producer.start(150);
+    await world.flows();
+    // One who died with rows, and one who died without.
+    const rows = await client.xreadgroup(
+      'GROUP',
+      GROUP,
+      'gone-00000000-0',
+      'COUNT',
+      20,
+      'STREAMS',
+      STREAM,
+      '>',
+    );
+    await client.xgroup('CREATECONSUMER', STREAM, GROUP, 'gone-00000000-1');
+    world.note(`a dead consumer holds ${JSON.stringify(rows).length} bytes of entries`);
+    // A live one that is slow to answer, and so looks dead for a while.
+    for (let round = 0; round < pick(1, 4); round += 1) {
+      const { process } = world.engine(round % 2);
+      process.pause();
+      await sleep(CLAIM_IDLE_MS + 1500);
+      process.resume();
+      await sleep(1500);
+    }
+    const names = async () => {
+      const consumers = (await client.xinfo('CONSUMERS', STREAM, GROUP)) as string[][];
+      return consumers.map((consumer) => consumer[1]);
+    };
+    await until(
+      'the dead are gone',
+      async () => !(await names()).some((name) => name?.startsWith('gone-')),
+      pick(15_000, 60_000),
+    );
+  },
+);

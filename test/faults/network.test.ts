@@ -1,0 +1,108 @@
+// Connections between engine and Redis that are lost, silent, or cut within a reply.
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, expect } from 'vitest';
+import type { Direction } from './harness/proxy.ts';
+import { pick, scenario } from './harness/scenario.ts';
+import { measured, printTimings } from './harness/timings.ts';
+
+afterAll(printTimings);
+
+const RATE = pick(300, 1000);
+const READER = 'subito:reader:events';
+const COMMITTER = 'subito:committer';
+/** With the waiting of a read, and the time after which an answer that is due is no longer expected. */
+const SILENCE_MS = 500 + 5000;
+
+scenario('replies are lost after commits', { concurrent: true }, async (world) => {
+  const { proxy } = world.engine(0);
+  world.producer.start(RATE);
+  for (let round = 0; round < pick(8, 50); round += 1) {
+    await proxy.loseReplyTo('EVALSHA', COMMITTER);
+    world.note('a reply is lost');
+    await world.flows();
+  }
+});
+
+scenario('replies are lost after reads', { concurrent: true }, async (world) => {
+  const { proxy } = world.engine(0);
+  world.producer.start(RATE);
+  for (let round = 0; round < pick(8, 50); round += 1) {
+    await proxy.loseReplyTo('XREADGROUP', READER);
+    world.note('a reply is lost');
+    await world.flows();
+  }
+});
+
+scenario('replies are cut in their middle', { concurrent: true }, async (world) => {
+  const { proxy } = world.engine(0);
+  world.producer.start(RATE);
+  for (let round = 0; round < pick(8, 50); round += 1) {
+    const name = round % 2 === 0 ? READER : COMMITTER;
+    await proxy.truncateReply(name);
+    world.note(`a reply to ${name} is cut`);
+    await world.flows();
+  }
+});
+
+scenario('an outage that is longer than a read waits', { concurrent: true, engines: 2 }, async (world) => {
+  world.producer.start(RATE);
+  for (let round = 0; round < pick(1, 4); round += 1) {
+    await world.flows();
+    await sleep(300);
+    world.note('outage');
+    for (const { proxy } of world.engines) proxy.refuse();
+    await sleep(pick(2000, 8000));
+    for (const { proxy } of world.engines) proxy.accept();
+    const ms = await world.flows();
+    measured('the network back until events are settled again', ms, 1000);
+    expect(ms).toBeLessThan(2000);
+  }
+});
+
+const halfOpen: readonly (readonly [string, string, Direction])[] = [
+  ['the reader', READER, 'down'],
+  ['the reader', READER, 'both'],
+  ['the committer', COMMITTER, 'up'],
+  ['the committer', COMMITTER, 'down'],
+];
+for (const [who, name, direction] of halfOpen) {
+  scenario(`half-open: ${who}, ${direction}`, { concurrent: true }, async (world) => {
+    const { proxy } = world.engine(0);
+    world.producer.start(100);
+    for (let round = 0; round < pick(1, 3); round += 1) {
+      await world.flows();
+      await sleep(200);
+      world.note('silence');
+      // Over at once for whoever connects anew.
+      proxy.silence(direction, name)();
+      await sleep(100);
+      const ms = await world.flows();
+      measured(`half-open, ${who}, ${direction}: until events are settled again`, ms, SILENCE_MS + 1000);
+      expect(ms).toBeLessThan(SILENCE_MS + 4000);
+    }
+  });
+}
+
+scenario(
+  'half-open: the control connection; the engine still takes over what another has left',
+  {
+    concurrent: true,
+    engines: 2,
+    model: 'trouble',
+    data: () => ({ do: 'spin', ms: 2 }),
+    limits: { batch_rows_max: 64 },
+  },
+  async (world) => {
+    const [left, stays] = [world.engine(0), world.engine(1)];
+    world.producer.start(100);
+    await world.flows();
+    world.note('silence');
+    stays.proxy.silence('both', 'subito:control')();
+    await sleep(7000);
+    while ((await world.pending()).length === 0) await sleep(1);
+    await left.process.kill();
+    const ids = await world.pending();
+    world.note(`killed the other with ${ids.length} in hand`);
+    await world.settledIds(ids, 20_000);
+  },
+);

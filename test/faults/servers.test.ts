@@ -1,0 +1,188 @@
+// Redis that is killed, loses what it had confirmed, is replaced by its replica, or refuses to write.
+import { mkdirSync, readdirSync, rmdirSync, statSync, truncateSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, expect } from 'vitest';
+import { until } from '../support/core.ts';
+import { Random } from '../support/random.ts';
+import { startRedis } from '../support/redis.ts';
+import { FaultProxy } from './harness/proxy.ts';
+import { pick, scenario } from './harness/scenario.ts';
+import { measured, printTimings } from './harness/timings.ts';
+import type { World } from './harness/world.ts';
+
+afterAll(printTimings);
+
+const RATE = pick(800, 2000);
+const FLOW_MS = 1000;
+
+function refuseEngines(world: World): void {
+  for (const { proxy } of world.engines) proxy.refuse();
+}
+
+/** Load goes on and the engines are let in; how long until something is settled again. */
+async function recover(world: World, what: string): Promise<void> {
+  world.producer.start(RATE);
+  for (const { proxy } of world.engines) proxy.accept();
+  const ms = await world.flows();
+  measured(`${what}: Redis back until events are settled again`, ms, FLOW_MS);
+  expect(ms).toBeLessThan(pick(2 * FLOW_MS, FLOW_MS));
+}
+
+/** Kills Redis under load and starts it again. Returns how many confirmed events are lost. */
+async function crash(world: World, damage: () => void = () => {}): Promise<number> {
+  world.note('SIGKILL of Redis');
+  await world.redis.kill();
+  refuseEngines(world);
+  damage();
+  await world.redis.restart();
+  return world.recordSurvivors();
+}
+
+for (const appendfsync of ['always', 'everysec']) {
+  const what = `SIGKILL of Redis, appendfsync ${appendfsync}`;
+  scenario(what, { redis: { appendonly: true, config: { appendfsync } }, engines: 2 }, async (world) => {
+    world.producer.start(RATE);
+    for (let round = 0; round < pick(2, 6); round += 1) {
+      await world.flows();
+      await sleep(pick(400, 2500));
+      const lost = await crash(world);
+      if (appendfsync === 'always') expect(lost).toBe(0);
+      await recover(world, what);
+    }
+    await sleep(300);
+  });
+}
+
+scenario(
+  'the end of the append-only file is missing after a crash',
+  { redis: { appendonly: true } },
+  async (world) => {
+    const random = new Random(7);
+    world.producer.start(RATE);
+    let lost = 0;
+    for (let round = 0; round < pick(3, 10); round += 1) {
+      await world.flows();
+      await sleep(pick(300, 800));
+      lost += await crash(world, () => {
+        const dir = join(world.redis.dir, 'appendonlydir');
+        const file = join(dir, readdirSync(dir).find((name) => name.endsWith('.incr.aof')) as string);
+        const bytes = random.int(1, 60_000);
+        world.note(`${bytes} bytes cut off`);
+        truncateSync(file, Math.max(0, statSync(file).size - bytes));
+      });
+      await recover(world, 'truncated append-only file');
+    }
+    expect(lost).toBeGreaterThan(0);
+    await sleep(300);
+  },
+);
+
+scenario('a replica that lags behind is promoted', { engines: 2 }, async (world) => {
+  const replica = await startRedis();
+  world.onClose(() => replica.stop());
+  const link = await FaultProxy.to(world.redis.port);
+  world.onClose(() => link.close());
+  const reader = replica.connect();
+  await reader.call('REPLICAOF', '127.0.0.1', String(link.port));
+  await until('the replica follows', async () =>
+    (await reader.info('replication')).includes('master_link_status:up'),
+  );
+  world.producer.start(RATE);
+  await world.flows();
+  await sleep(500);
+  world.note('the replica stops receiving');
+  link.silence('down');
+  await sleep(pick(300, 1000));
+  await world.redis.kill();
+  refuseEngines(world);
+  await reader.call('REPLICAOF', 'NO', 'ONE');
+  world.moveTo(replica);
+  expect(await world.recordSurvivors()).toBeGreaterThan(0);
+  await recover(world, 'promotion of a lagging replica');
+  await sleep(300);
+});
+
+scenario('Redis is out of memory for a while', { engines: 2 }, async (world) => {
+  world.producer.start(RATE);
+  for (let round = 0; round < pick(2, 5); round += 1) {
+    await world.flows();
+    await sleep(300);
+    world.note('maxmemory 1');
+    await world.client.config('SET', 'maxmemory', '1');
+    await sleep(pick(1000, 4000));
+    await world.client.config('SET', 'maxmemory', '0');
+    measured('memory given back until events are settled again', await world.flows());
+  }
+  expect(world.producer.refusals).toBeGreaterThan(0);
+});
+
+scenario('Redis refuses to write because it cannot save', {}, async (world) => {
+  const { client, redis } = world;
+  const saved = (status: string) => async () => {
+    const info = await client.info('persistence');
+    return info.includes(`rdb_last_bgsave_status:${status}`) && info.includes('rdb_bgsave_in_progress:0');
+  };
+  // A directory where the file should be: as good as a full disk, and root is not spared.
+  const inTheWay = join(redis.dir, 'dump.rdb');
+  mkdirSync(inTheWay);
+  await client.config('SET', 'save', '3600 1');
+  world.producer.start(RATE);
+  await world.flows();
+  await sleep(300);
+  world.note('BGSAVE fails');
+  await client.bgsave();
+  await until('the save fails', saved('err'));
+  await sleep(pick(1000, 4000));
+  expect(world.producer.refusals).toBeGreaterThan(0);
+  rmdirSync(inTheWay);
+  world.note('BGSAVE succeeds');
+  await client.bgsave();
+  await until('the save succeeds', saved('ok'));
+  measured('Redis can save until events are settled again', await world.flows());
+  await sleep(300);
+});
+
+scenario(
+  'the backlog is right after a restart from the append-only file, which forgets it',
+  {
+    redis: { appendonly: true },
+    model: 'trouble',
+    data: () => ({ do: 'spin', ms: 10 }),
+    limits: { batch_rows_max: 8 },
+  },
+  async (world) => {
+    const { client, redis } = world;
+    const unread = async () => {
+      const [group] = (await client.xinfo('GROUPS', 'events')) as unknown[][];
+      const value = (name: string) => group![group!.indexOf(name) + 1];
+      const rest = await client.xrange('events', `(${value('last-delivered-id')}`, '+');
+      return { lag: value('lag'), count: rest.length };
+    };
+    await world.producer.send(pick(700, 1500));
+    await redis.kill();
+    await redis.restart();
+    const { process } = world.engine(0);
+    // What the gauge may say: what was true since a little before it was last looked at.
+    const truths: { atMs: number; count: number }[] = [];
+    let checks = 0;
+    const beginMs = performance.now();
+    while (performance.now() - beginMs < pick(4500, 10_000)) {
+      const { lag, count } = await unread();
+      world.note(`lag ${lag}, truth ${count}`);
+      const nowMs = performance.now();
+      truths.push({ atMs: nowMs, count });
+      await sleep(100);
+      const gauge = await process.metric('subito_backlog_events');
+      // It takes a moment until the engine is connected again and has asked.
+      if (nowMs - beginMs < 3000) continue;
+      const recent = truths.filter(({ atMs }) => nowMs - atMs < 1600).map((truth) => truth.count);
+      world.note(`gauge ${gauge}`);
+      checks += 1;
+      expect(gauge).toBeGreaterThanOrEqual(Math.min(...recent) - 40);
+      expect(gauge).toBeLessThanOrEqual(Math.max(...recent) + 40);
+    }
+    expect(checks).toBeGreaterThan(3);
+    expect(truths.at(-1)?.count).toBeGreaterThan(50);
+  },
+);
