@@ -244,3 +244,26 @@ test('many that have to be served again are made pending in one call', async () 
   await ensureGroup(control, STREAMS);
   expect((await pending()).map(([id]) => id)).toEqual(ids.slice(0, -1));
 });
+
+test('made by another engine and lost once more during a scan: what was settled meanwhile counts', async () => {
+  await ensureGroup(control, STREAMS);
+  const ids = await add(3);
+  await read(3);
+  await settle(ids[2]!);
+  await redis.xgroup('DESTROY', 'events', 'g');
+  let scripts = 0;
+  const meddled: Control = {
+    ...control,
+    script: async (...args) => {
+      if (args[0] === 'regroup') scripts += 1;
+      if (args[0] === 'regroup' && scripts === 2) {
+        await ensureGroup(control, STREAMS);
+        await settle(ids[0]!);
+        await redis.xgroup('DESTROY', 'events', 'g');
+      }
+      return control.script(...args);
+    },
+  };
+  expect((await ensureGroup(meddled, STREAMS)).made).toBe(true);
+  expect((await pending()).map(([id]) => id)).toEqual([ids[1]]);
+});

@@ -59,6 +59,8 @@ interface Missing {
   /** Null for a stream without entries. */
   readonly first: EntryId | null;
   readonly nowMs: number;
+  /** Of the ledger; '' for none. */
+  readonly epoch: string;
   /** Nothing is known of an earlier group. */
   readonly fresh: boolean;
 }
@@ -83,7 +85,7 @@ export async function ensureGroup(control: Control, streams: GroupStreams): Prom
   throw new SubitoError('REDIS_UNREACHABLE', `${streams.stream} changed ${LOOKS_MAX} times during a scan`);
 }
 
-/** Null when the stream was deleted during the scan. */
+/** Null when the stream was deleted during the scan, or the group was made and lost once more. */
 async function tryOnce(control: Control, streams: GroupStreams): Promise<Group | null> {
   const { stream, group } = streams;
   const keys = [stream, ledgerKey(stream)];
@@ -91,7 +93,8 @@ async function tryOnce(control: Control, streams: GroupStreams): Promise<Group |
   if (seen[0] === 'there') return { made: false, epoch: String(seen[1]) };
   const missing = missingOf(stream, seen);
   const found = await scan(control, streams, missing);
-  const args = [idText(found.last), idText(missing.floor), found.read ?? '', missing.added];
+  const counts = [found.read ?? '', missing.added];
+  const args = [idText(found.last), idText(missing.floor), ...counts, missing.epoch];
   const [state, epoch] = (await control.script('regroup', keys, [group, ...args, ...found.unsettled])) as [
     string,
     string,
@@ -103,7 +106,8 @@ async function tryOnce(control: Control, streams: GroupStreams): Promise<Group |
 }
 
 function missingOf(stream: string, seen: readonly (string | number)[]): Missing {
-  const [, floorText, lastText, read, ledgerAdded, added, generatedText, first, nowMs] = seen.map(String);
+  const [, floorText, lastText, read, ledgerAdded, added, generatedText, first, nowMs, epoch = ''] =
+    seen.map(String);
   const known = (text: string | undefined) => parseId(text ?? '') ?? ID_MIN;
   const [floor, last] = [known(floorText), known(lastText)];
   const generated = knownId(stream, generatedText);
@@ -121,6 +125,7 @@ function missingOf(stream: string, seen: readonly (string | number)[]): Missing 
     generated,
     first: first === '' ? null : knownId(stream, first),
     nowMs: Number(nowMs),
+    epoch,
     fresh,
   };
 }
