@@ -5,10 +5,12 @@ import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { connect } from '../src/client/client.ts';
 import { loadConfig } from '../src/config.ts';
 import { type Engine, startEngine } from '../src/engine.ts';
+import { loadDefaults } from '../src/load/options.ts';
+import { runLoad } from '../src/load/run.ts';
 import { startCluster, type TestCluster, type TestNode } from './support/cluster.ts';
 import { until } from './support/core.ts';
 import { MLP, modelsDir } from './support/engine.ts';
-import { eachOnce, flows, Producer, partsOf } from './support/survive.ts';
+import { eachOnce, flows, type Part, Producer, partsOf } from './support/survive.ts';
 
 const parts = partsOf(4);
 const features = Buffer.alloc(256);
@@ -64,6 +66,24 @@ test('every partition is served by the node of its slot; what is pushed comes fr
   });
   socket.close();
   expect(await eachOnce(client, parts, producer)).toBe(0);
+});
+
+test('load is sent to one partition at a time, at its node', async () => {
+  await start();
+  const [part] = parts as [Part];
+  const { redis } = await cluster.masterOf(part.name);
+  const other = cluster.nodes.find((node) => node.redis.port !== redis.port) as TestNode;
+  const options = {
+    ...loadDefaults,
+    ...{ stream: part.name, predictions: part.predictions, deadletters: part.deadletters },
+    ...{ featuresBytes: 256, ratePerS: 200, durationS: 0.5, warmupS: 0.1 },
+  };
+  await expect(runLoad({ ...options, redisUrl: other.redis.url })).rejects.toMatchObject({
+    code: 'REDIS_MODE',
+    message: expect.stringContaining(`127.0.0.1:${redis.port}`),
+  });
+  const report = await runLoad({ ...options, redisUrl: redis.url });
+  expect(report.ok).toBe(true);
 });
 
 test('a slot moves to another node and back while events flow', async () => {

@@ -2,6 +2,7 @@
  * `--via stream`: XADD through one raw pipelined connection. The answers are seen by tailing the predictions
  * stream, or as pushed frames; dead letters are always followed, since they settle an event too.
  */
+import { messageOf, SubitoError } from '../errors.ts';
 import { RedisReplyError, type Reply } from '../redis/reply.ts';
 import { encodeBulk } from '../redis/resp.ts';
 import type { StreamTail } from '../redis/stream-tail.ts';
@@ -69,6 +70,7 @@ export class StreamWay implements Way {
     const { redisUrl, predictions, deadletters, observe } = this.#options;
     const wire = await RedisWire.connect(redisUrl);
     this.#wire = wire;
+    await checkServes(wire, [this.#options.stream, predictions, deadletters]);
     wire.onLost = this.#fail;
     this.#tails.push(
       await wire.tail(deadletters, ['event', 'reason', 'detail'], (entry) =>
@@ -159,6 +161,24 @@ export class StreamWay implements Way {
     if (!this.#deadLetterSeen) this.notes.push(`the first dead letter says: ${reason} ${detail}`.trimEnd());
     this.#deadLetterSeen = true;
     this.#settle(seq, `dead letter ${reason}`.trim());
+  }
+}
+
+/** One connection, one server: of a cluster that is one partition's. */
+async function checkServes(wire: RedisWire, streams: readonly string[]): Promise<void> {
+  for (const stream of streams) {
+    try {
+      await wire.call(['XLEN', stream]);
+    } catch (cause) {
+      const [code, , place] = messageOf(cause).split(' ');
+      // What else is wrong shows in the events themselves.
+      if (code !== 'MOVED') continue;
+      throw new SubitoError('REDIS_MODE', `${stream} is served by another node of the cluster, ${place}`, {
+        fix:
+          'send to one partition at a time, at its node: --redis redis://HOST:PORT --stream events:{0} ' +
+          '--predictions predictions:{0} --deadletters deadletters:{0}',
+      });
+    }
   }
 }
 
