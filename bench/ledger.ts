@@ -1,7 +1,8 @@
 /**
- * What the delivery ledger costs: the full path drained with its upkeep (heartbeats, sweeps for what others
- * left, trimming, the true backlog) and without, in alternating rounds on one private redis-server. What
- * makes a settlement exactly-once is in the commit itself and cannot be switched off; it is in both.
+ * What the delivery ledger costs: the full path drained with its upkeep (sweeps for what others left, reaping,
+ * trimming) and without, in alternating rounds on one private redis-server. What makes a settlement
+ * exactly-once is in the commit itself and cannot be switched off; it is in both, and so is the heartbeat of
+ * one short script a second.
  *
  * Expected: nothing that can be measured, for the upkeep is a few short scripts a second. Exits with 1 when
  * the median ratio is below 0.95.
