@@ -5,12 +5,14 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Redis } from 'ioredis';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { type ReaderOptions, StreamReader } from '../src/ingest/reader.ts';
+import { ensureGroup } from '../src/ingest/regroup.ts';
 import { type Control, connectControl } from '../src/redis/control.ts';
 import { Fence } from '../src/redis/fence.ts';
 import { ENTRY_FIELDS } from '../src/schedule/intake.ts';
 import { collectNotices, endpointOf, Relay, until } from './support/core.ts';
 import { startRedis, type TestRedis } from './support/redis.ts';
 
+const GROUP = { stream: 'events', group: 'subito', predictions: 'predictions', deadletters: 'deadletters' };
 const cleanups: (() => unknown)[] = [];
 let server: TestRedis;
 let redis: Redis;
@@ -75,10 +77,7 @@ class Intake {
       flush: () => {
         this.flushes += 1;
       },
-      createGroup: async () => {
-        await control.createGroup('events', 'subito');
-        return { epoch: '' };
-      },
+      createGroup: group,
       unblock: (clientId) => control.unblock(clientId, 'events'),
       ...options,
     });
@@ -124,10 +123,12 @@ const byId = (one: string, other: string) =>
   Number.parseInt(one, 10) - Number.parseInt(other, 10) ||
   Number(one.split('-')[1]) - Number(other.split('-')[1]);
 
-const group = () => control.createGroup('events', 'subito');
+const group = () => ensureGroup(control, GROUP);
 
 describe('reading', () => {
-  beforeEach(group);
+  beforeEach(async () => {
+    await group();
+  });
 
   test('an entry wakes a waiting read at once', async () => {
     const intake = await new Intake().start();
@@ -203,7 +204,9 @@ describe('reading', () => {
 });
 
 describe('stopping', () => {
-  beforeEach(group);
+  beforeEach(async () => {
+    await group();
+  });
 
   test('ends a waiting read at once', async () => {
     const intake = await new Intake({ blockMs: 4000 }).start();
@@ -363,7 +366,7 @@ describe('recovery', () => {
     cleanups.push(() => kept.stop());
     const other = await connectControl({ endpoint: endpointOf(kept), commandMsMax: 5000 });
     cleanups.push(() => other.close());
-    await other.createGroup('events', 'subito');
+    await ensureGroup(other, GROUP);
     const intake = await new Intake({ endpoint: endpointOf(kept) }).start();
     const first = await kept.connect().xadd('events', '*', 'data', '1');
     await intake.got(1);

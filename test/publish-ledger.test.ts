@@ -8,6 +8,7 @@ import { afterEach, expect, test } from 'vitest';
 import { nowMs } from '../src/clock.ts';
 import type { InferResult, InferTask } from '../src/infer/protocol.ts';
 import { StreamReader } from '../src/ingest/reader.ts';
+import { ensureGroup } from '../src/ingest/regroup.ts';
 import { Committer } from '../src/publish/committer.ts';
 import { type Control, connectControl } from '../src/redis/control.ts';
 import { Fence } from '../src/redis/fence.ts';
@@ -23,6 +24,7 @@ import { startRedis, type TestRedis } from './support/redis.ts';
 import { entries, STREAM } from './support/settle.ts';
 
 const EVENTS = 12_000;
+const GROUP = { ...STREAM, stream: STREAM.name };
 const cleanups: (() => unknown)[] = [];
 afterEach(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
@@ -84,10 +86,7 @@ class Path {
       isInHand: (id) => intake.isInHand(stream, id),
       reject: (id, deliveries, detail) => intake.reject(stream, id, detail, deliveries > 5),
       flush: () => batcher.flush(),
-      createGroup: async () => {
-        await control.createGroup(STREAM.name, STREAM.group);
-        return { epoch: '' };
-      },
+      createGroup: () => ensureGroup(control, GROUP),
       unblock: (clientId) => control.unblock(clientId, STREAM.name),
     });
     this.intake = intake;
@@ -214,7 +213,7 @@ test.each([
     const redis = server.connect();
     const control = await connectControl({ endpoint: endpointOf(server), commandMsMax: 5000 });
     cleanups.push(() => control.close());
-    await control.createGroup(STREAM.name, STREAM.group);
+    await ensureGroup(control, GROUP);
     const events = await produce(redis, random);
     const paths: Path[] = [];
     for (const consumer of consumers) {

@@ -28,7 +28,7 @@ afterAll(async () => {
 });
 beforeEach(async () => {
   await redis.flushall();
-  await control.createGroup(STREAM.name, STREAM.group);
+  await redis.xgroup('CREATE', STREAM.name, STREAM.group, '0', 'MKSTREAM');
 });
 afterEach(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup();

@@ -1,6 +1,7 @@
 // What an engine that stops gives back, on a real server.
 import type { Redis } from 'ioredis';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { ensureGroup } from '../src/ingest/regroup.ts';
 import { releaseConsumer } from '../src/ingest/release.ts';
 import { type Control, connectControl } from '../src/redis/control.ts';
 import { aliveKey } from '../src/redis/keys.ts';
@@ -26,7 +27,7 @@ afterAll(async () => {
 });
 beforeEach(async () => {
   await redis.flushall();
-  await control.createGroup(ME.stream, ME.group);
+  await ensureGroup(control, { ...ME, predictions: 'predictions', deadletters: 'deadletters' });
   await redis.set(ALIVE, ME.token);
 });
 

@@ -12,11 +12,6 @@ import { type Servers, serversOf } from './servers.ts';
 import { plainTopology, type Topology } from './topology.ts';
 
 export interface Control {
-  /**
-   * Makes the stream and its consumer group where they are missing; a new group starts at the stream's
-   * beginning.
-   */
-  createGroup(stream: string, group: string): Promise<void>;
   /** Id of the last entry; '0' for an empty or missing stream. */
   lastId(stream: string): Promise<string>;
   /**
@@ -98,18 +93,6 @@ function controlOf(servers: Servers): Control {
     });
   };
   return {
-    async createGroup(stream, group) {
-      try {
-        await servers.on(stream, (redis) => redis.xgroup('CREATE', stream, group, '0', 'MKSTREAM'));
-      } catch (error) {
-        const message = messageOf(error);
-        if (message.startsWith('BUSYGROUP')) return;
-        // What passes (a lost connection, LOADING) is retryable; a key of the wrong type or a missing right
-        // is not.
-        if (!/^(WRONGTYPE|NOPERM)/.test(message)) throw error;
-        throw new SubitoError('STREAM_UNUSABLE', `${stream}: ${message}`, { cause: error });
-      }
-    },
     async lastId(stream) {
       const [last] = await servers.on(stream, (redis) => redis.xrevrange(stream, '+', '-', 'COUNT', 1));
       return last?.[0] ?? '0';
