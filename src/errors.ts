@@ -71,11 +71,19 @@ export const errorTable = {
   },
   DEADLETTER_UNKNOWN: {
     retryable: false,
-    fix: '`subito deadletters list` prints the ids that are there; receipts tell of those that were moved',
+    fix: 'see `subito deadletters list` for the ids that are there; the message names the streams looked at',
   },
   DEADLETTER_REFUSED: {
     retryable: false,
     fix: 'look at them with `subito deadletters show`, send the events anew, and drop the letters',
+  },
+  LEDGER_BROKEN: {
+    retryable: false,
+    fix: 'look at each of the ids named above with XRANGE and XPENDING; `subito audit --help` says what they are',
+  },
+  LEDGER_UNFINISHED: {
+    retryable: true,
+    fix: 'start an engine that reads the stream, look whether it is ready, or give --wait more seconds',
   },
   GATEWAY_PORT_BUSY: {
     retryable: false,

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// The command line: subito serve | demo | load | models | config. Commands are loaded when they are called,
-// so --help is quick and a broken command breaks no other.
+// The command line: subito serve | demo | load | models | audit | deadletters | config. Commands are loaded when
+// they are called, so --help is quick and a broken command breaks no other.
 import { realpathSync } from 'node:fs';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { stringify } from 'yaml';
@@ -18,6 +18,8 @@ interface CommandModule {
 
 interface CommandSpec {
   readonly name: string;
+  /** Words after the options, as commander writes them; the command gets them as `args`. */
+  readonly words?: readonly [name: string, description: string];
   readonly description: string;
   readonly flags: readonly (readonly [flags: string, description: string])[];
   readonly examples: string;
@@ -59,6 +61,36 @@ Examples:
     flags: [['--models <dir>', 'directory of models (./models)']],
     examples: '\nExample:\n  subito models --models ./models --json\n',
   },
+  {
+    name: 'audit',
+    words: ['[streams...]', 'input streams or partitions to look at; without any: all that are configured'],
+    description: 'check on live streams that every event is in exactly one state; changes nothing',
+    flags: [
+      ['--config <file>', 'YAML file; without one: SUBITO_CONFIG, else defaults'],
+      ['--redis <url>', 'server to ask (redis.url)'],
+      ['--wait <seconds>', 'first wait so long until nothing is unread or pending'],
+      ['--ids', 'print all ids that something is off about, not the first 20 of each kind'],
+      ['--quiet', 'no progress on stderr'],
+    ],
+    examples: `
+Looked at is what is in the stream at the start; engines and producers may go on. What can be off:
+  lost                  delivered, not pending, without outcome
+  settled twice         more than one prediction or dead letter
+  orphans               an outcome, but no such event in the stream
+  ghosts                pending, but deleted from the stream
+  settled, yet pending  or unread: it would be settled again
+An outcome that may have been trimmed from the predictions is not called lost.
+
+Examples:
+  subito audit --config subito.yaml
+  One stream, and all partitions of another:
+    subito audit 'events:{3}' plays
+  In a script, once the producers have stopped: exit code 0 when all of it has been settled, once:
+    subito audit --wait 60 --quiet --json > audit.json
+
+Exit code: 0 when clean; 1 when something is off, or left after --wait; 2 for a wrong command line.
+`,
+  },
 ];
 
 const isText = (value: unknown): value is string => typeof value === 'string';
@@ -74,11 +106,13 @@ function wholeNumber(least: number, most: number): (text: string) => number {
 const parsers: Readonly<Record<string, (text: string) => number>> = {
   '--port <n>': wholeNumber(0, 65_535),
   '--listeners <n>': wholeNumber(0, 100_000),
+  '--wait <seconds>': wholeNumber(1, 86_400),
 };
 
 /** Adds a command that runs src/commands/NAME.ts. */
 function addCommand(program: Command, spec: CommandSpec, finish: (exitCode: number) => void): void {
   const command = program.command(spec.name).description(spec.description);
+  if (spec.words) command.argument(...spec.words);
   for (const [flags, description] of spec.flags) {
     const parse = parsers[flags];
     if (parse && spec.name !== 'load') command.option(flags, description, parse);
@@ -87,7 +121,7 @@ function addCommand(program: Command, spec: CommandSpec, finish: (exitCode: numb
   command.addHelpText('after', spec.examples);
   command.action(async () => {
     const { run } = (await import(`./commands/${spec.name}.ts`)) as CommandModule;
-    finish(await run(commonOptions(command)));
+    finish(await run({ ...commonOptions(command), args: command.args }));
   });
 }
 
@@ -147,6 +181,25 @@ async function loadSpec(argv: readonly string[]): Promise<CommandSpec> {
   return { ...spec, flags: loadFlags, examples: loadExamples };
 }
 
+/** Adds the commands below `deadletters`; what they are is read only where it is needed, as for `load`. */
+async function addDeadlettersCommand(
+  program: Command,
+  argv: readonly string[],
+  finish: (exitCode: number) => void,
+): Promise<void> {
+  const group = program.command('deadletters').description('events that could not be predicted');
+  if (argv.find((word) => !word.startsWith('-')) !== 'deadletters') return;
+  const { deadletterSpecs } = await import('./commands/deadletters-spec.ts');
+  for (const { name, usage, description, flags, examples } of deadletterSpecs) {
+    const command = group.command(usage).description(description).addHelpText('after', examples);
+    for (const [option, meaning] of flags) command.option(option, meaning);
+    command.action(async () => {
+      const { runDeadletters } = await import('./commands/deadletters.ts');
+      finish(await runDeadletters(name, command.args, commonOptions(command)));
+    });
+  }
+}
+
 /** Runs a command line, without `node` and the script. Resolves with the exit code; never rejects. */
 export async function main(argv: readonly string[]): Promise<number> {
   const isJson = argv.includes('--json');
@@ -167,6 +220,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     };
     for (const spec of specs) addCommand(program, spec, finish);
     addCommand(program, await loadSpec(argv), finish);
+    await addDeadlettersCommand(program, argv, finish);
     addConfigCommand(program);
     await program.parseAsync([...argv], { from: 'user' });
     return exitCode;

@@ -22,6 +22,8 @@ const promised: Record<ErrorCode, [retryable: boolean, exitCode: number]> = {
   REDIS_REFUSED: [true, 1],
   DEADLETTER_UNKNOWN: [false, 1],
   DEADLETTER_REFUSED: [false, 1],
+  LEDGER_BROKEN: [false, 1],
+  LEDGER_UNFINISHED: [true, 1],
   GATEWAY_PORT_BUSY: [false, 1],
   GATEWAY_UNREACHABLE: [true, 1],
   STOP_TIMEOUT: [false, 1],

@@ -67,9 +67,12 @@ test.each([
   expect(err).toContain(text);
 });
 
-test.each(['serve', 'demo', 'load', 'models', 'config'])('%s --help explains itself', async (command) => {
-  const { code, out, err } = await subito([command, '--help']);
-  expect({ code, err }).toEqual({ code: 0, err: '' });
-  expect(out).toContain(`Usage: subito ${command}`);
-  expect(out).toContain('--json');
-});
+test.each(['serve', 'demo', 'load', 'models', 'audit', 'config'])(
+  '%s --help explains itself',
+  async (command) => {
+    const { code, out, err } = await subito([command, '--help']);
+    expect({ code, err }).toEqual({ code: 0, err: '' });
+    expect(out).toContain(`Usage: subito ${command}`);
+    expect(out).toContain('--json');
+  },
+);

@@ -14,12 +14,11 @@
  * Input entries pass by in pages, and leave nothing but a count unless something is wrong with them.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { nowMs } from '../clock.ts';
 import type { Control } from '../redis/control.ts';
 import { compareIds, type EntryId, ID_MIN, IdTable, idText } from './ids.ts';
 import { countOutcomes, type OutcomeStreams, readOutcomes, removedUpToMs } from './outcomes.ts';
 import { type AuditReport, type Offence, STATES, Tally, textsOf } from './report.ts';
-import { knownId, Scan } from './scan.ts';
+import { knownId, Scan, type StreamInfo } from './scan.ts';
 
 export interface AuditOptions extends OutcomeStreams {
   readonly stream: string;
@@ -59,7 +58,6 @@ const LOST = STATES.indexOf('lost');
 class Audit {
   readonly #options: AuditOptions;
   readonly #scan: Scan;
-  readonly #startedMs = nowMs();
   readonly #tally = new Tally();
   /** While the audit runs: what looks like an offence. */
   readonly #found: Record<Offence, IdTable> = {
@@ -72,6 +70,7 @@ class Audit {
   };
   readonly #strays: string[] = [];
   #horizon: EntryId = ID_MIN;
+  #startedMs = 0;
   #trimmedEntries = 0;
   #stage: AuditProgress['stage'] = 'pending';
   #done = 0;
@@ -84,18 +83,21 @@ class Audit {
 
   async run(): Promise<AuditReport> {
     const { stream, horizon } = this.#options;
-    const info = await this.#scan.info(stream);
+    const info = await this.#info();
     if (info === null) return this.#report({ exists: false, groupExists: false });
     this.#horizon = horizon === undefined ? info.last : knownId(stream, horizon);
+    this.#startedMs = info.nowMs;
     this.#total = info.length + (await countOutcomes(this.#scan, this.#options));
-    const delivered = await this.#delivered();
+    const delivered = info.delivered;
     const pending = await this.#pending(ID_MIN, this.#horizon);
     this.#stage = 'outcomes';
     const outcomes = await this.#outcomes();
     const stillPending = await this.#pending(ID_MIN, this.#horizon);
-    const deliveredNow = await this.#delivered();
+    const now = await this.#info();
     this.#stage = 'entries';
-    await this.#walk({ delivered, deliveredNow, pending, stillPending, outcomes });
+    const deliveredNow = now?.delivered ?? null;
+    const first = now?.first ?? null;
+    await this.#walk({ delivered, deliveredNow, first, pending, stillPending, outcomes });
     await this.#lookAgain();
     return this.#report({ exists: true, groupExists: deliveredNow !== null });
   }
@@ -106,8 +108,8 @@ class Audit {
     onProgress?.({ stream, stage: this.#stage, done: this.#done, total: Math.max(this.#total, this.#done) });
   }
 
-  #delivered(): Promise<EntryId | null> {
-    return this.#scan.delivered(this.#options.stream, this.#options.group);
+  #info(): Promise<StreamInfo | null> {
+    return this.#scan.info(this.#options.stream, this.#options.group);
   }
 
   #pending(from: EntryId, to: EntryId): Promise<IdTable> {
@@ -134,7 +136,7 @@ class Audit {
     const outcomes = new Cursor(read.outcomes);
     const pending = new Cursor(read.pending);
     const stillPending = new Cursor(read.stillPending);
-    const first = (await this.#scan.info(stream))?.first ?? null;
+    const { first } = read;
     const withoutEntry = (id: EntryId, copies: number) => {
       if (copies > 1) this.#found.duplicates.push(id);
       if (first === null || compareIds(id, first) < 0) this.#trimmedEntries += 1;
@@ -197,7 +199,7 @@ class Audit {
   async #stillLost(fromMs: number): Promise<void> {
     const suspects = this.#found.lost;
     this.#found.lost = new IdTable();
-    const delivered = await this.#delivered();
+    const delivered = (await this.#info())?.delivered ?? null;
     const pending = await this.#pending(suspects.id(0), suspects.id(suspects.length - 1));
     const outcomes = new Int8Array(suspects.length).fill(-1);
     await readOutcomes(
@@ -225,7 +227,7 @@ class Audit {
     const absent = await this.#withoutEntry(suspects);
     if (absent.length === 0) return absent;
     // Asked last: what is not behind the first entry now, was not when it was found absent.
-    const first = (await this.#scan.info(this.#options.stream))?.first ?? null;
+    const first = (await this.#info())?.first ?? null;
     return filter(absent, (id) => {
       if (first !== null && compareIds(id, first) > 0) return true;
       this.#trimmedEntries += 1;
@@ -241,7 +243,7 @@ class Audit {
 
   async #stillUnread(suspects: IdTable): Promise<IdTable> {
     if (suspects.length === 0) return suspects;
-    const delivered = await this.#delivered();
+    const delivered = (await this.#info())?.delivered ?? null;
     return filter(suspects, (id) => delivered !== null && compareIds(id, delivered) > 0);
   }
 
@@ -282,6 +284,8 @@ interface Readings {
   readonly delivered: EntryId | null;
   /** After the outcomes. */
   readonly deliveredNow: EntryId | null;
+  /** After the outcomes. Null: the stream holds nothing. */
+  readonly first: EntryId | null;
   /** Before and after the outcomes. */
   readonly pending: IdTable;
   readonly stillPending: IdTable;

@@ -1,6 +1,6 @@
 /** What became of events: predictions, dead letters, and receipts of dead letters that are gone. */
 import { receiptsKey } from '../redis/keys.ts';
-import { type EntryId, ID_MIN, parseId } from './ids.ts';
+import { type EntryId, parseId } from './ids.ts';
 import { lastValue, type RawEntry, type Scan, type StreamInfo } from './scan.ts';
 
 /**
@@ -111,5 +111,5 @@ export async function removedUpToMs(scan: Scan, streams: OutcomeStreams): Promis
 function removedMs(info: StreamInfo | null): number {
   if (info === null || info.added <= info.length) return -1;
   // Trimming takes the oldest; XDEL takes any.
-  return Math.max((info.first ?? info.last).ms, (info.deleted ?? ID_MIN).ms);
+  return Math.max((info.first ?? info.last).ms, info.deleted.ms);
 }

@@ -23,7 +23,7 @@ export interface StateReport {
   readonly count: number;
   /** Null when there is none. */
   readonly oldest: string | null;
-  /** From the id's clock to this machine's, when the audit began. */
+  /** By the server's clock, when the audit began. */
   readonly ageMs: number | null;
 }
 

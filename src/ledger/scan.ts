@@ -4,7 +4,8 @@
  */
 import { messageOf, SubitoError } from '../errors.ts';
 import type { Control } from '../redis/control.ts';
-import { type EntryId, ID_MIN, IdTable, idText, parseId } from './ids.ts';
+import { refusedBy } from './deadletters-fault.ts';
+import { type EntryId, IdTable, idText, parseId } from './ids.ts';
 
 /** Id, then names and values in turn. */
 export type RawEntry = readonly [id: Buffer, values: readonly Buffer[]];
@@ -19,6 +20,10 @@ export interface StreamInfo {
   readonly deleted: EntryId;
   /** Null for a stream without entries. */
   readonly first: EntryId | null;
+  /** Last id that the group was given; null where there is no such group. */
+  readonly delivered: EntryId | null;
+  /** Unix time, by the server's clock. */
+  readonly nowMs: number;
 }
 
 const ENTRIES_MAX = 1000;
@@ -39,33 +44,19 @@ export class Scan {
   }
 
   /** Null for a stream that does not exist. */
-  async info(stream: string): Promise<StreamInfo | null> {
-    // ioredis knows where the key of XINFO stands, so this finds its node of a cluster too.
-    const reply = await this.#ask(stream, /^ERR no such key/, () =>
-      this.#control.call('XINFO', 'STREAM', stream),
-    );
-    if (reply === null) return null;
-    const info = asRecord(reply);
-    const first = info['first-entry'] as readonly [string, ...unknown[]] | null | undefined;
+  async info(stream: string, group = ''): Promise<StreamInfo | null> {
+    const reply = await this.#ask(stream, null, () => this.#control.script('inspect', [stream], [group]));
+    const [time, length, added, last, deleted, first, delivered] = reply as readonly (string | number)[];
+    if (length === undefined) return null;
     return {
-      length: Number(info['length']),
-      added: Number(info['entries-added']),
-      last: knownId(stream, info['last-generated-id']),
-      deleted: knownId(stream, info['max-deleted-entry-id']),
-      first: first ? knownId(stream, first[0]) : null,
+      nowMs: Number(time),
+      length: Number(length),
+      added: Number(added),
+      last: knownId(stream, last),
+      deleted: knownId(stream, deleted),
+      first: first === '' ? null : knownId(stream, first),
+      delivered: delivered === '' ? null : knownId(stream, delivered),
     };
-  }
-
-  /** Last id that the group was given; null where there is no such group. */
-  async delivered(stream: string, group: string): Promise<EntryId | null> {
-    const reply = await this.#ask(stream, /^ERR no such key/, () =>
-      this.#control.call('XINFO', 'GROUPS', stream),
-    );
-    for (const each of (reply as unknown[] | null) ?? []) {
-      const found = asRecord(each);
-      if (found['name'] === group) return knownId(stream, found['last-delivered-id']);
-    }
-    return null;
   }
 
   /** Entries from one id to another, both included, a page at a time. */
@@ -110,30 +101,35 @@ export class Scan {
     }
   }
 
+  /** Nothing up to this id is unread or pending. Cheap, however long the stream. */
+  async isSettled(stream: string, group: string, upTo: string | undefined): Promise<boolean> {
+    const info = await this.info(stream, group);
+    if (info === null || upTo === undefined) return true;
+    const after = info.delivered === null ? '-' : `(${idText(info.delivered)}`;
+    const unread = await this.#ask(stream, null, () =>
+      this.#control.callBuffer('XRANGE', stream, after, upTo, 'COUNT', 1),
+    );
+    if ((unread as unknown[]).length > 0) return false;
+    const pending = await this.#ask(stream, /^NOGROUP/, () =>
+      this.#control.callBuffer('XPENDING', stream, group, '-', upTo, 1),
+    );
+    return ((pending ?? []) as unknown[]).length === 0;
+  }
+
   /** Null where Redis answers with the error that is expected here. */
-  async #ask(
-    stream: string,
-    expected: RegExp | null,
-    command: () => Promise<unknown>,
-  ): Promise<unknown | null> {
+  async #ask(stream: string, expected: RegExp | null, command: () => Promise<unknown>): Promise<unknown> {
     this.#signal?.throwIfAborted();
     try {
       return await command();
-    } catch (cause) {
-      const message = messageOf(cause);
-      if (expected?.test(message)) return null;
-      if (/^(WRONGTYPE|NOPERM)/.test(message)) {
-        throw new SubitoError('STREAM_UNUSABLE', `${stream}: ${message}`, { cause });
-      }
-      throw new SubitoError('REDIS_UNREACHABLE', `cannot read ${stream}: ${message}`, { cause });
+    } catch (error) {
+      if (expected?.test(messageOf(error))) return null;
+      throw refusedBy(stream, error);
     }
   }
 }
 
 /** An id of a stream itself, where a text that is none can only be one beyond what can be compared here. */
 export function knownId(stream: string, text: unknown): EntryId {
-  // A stream from before 7.0 has not noted what was deleted.
-  if (text === undefined) return ID_MIN;
   const id = parseId(Buffer.isBuffer(text) ? text : String(text));
   if (id !== null) return id;
   throw new SubitoError('STREAM_UNUSABLE', `${stream}: the entry id ${String(text)} is beyond 2^53 - 1`, {
@@ -154,12 +150,4 @@ function bytesOf(page: readonly RawEntry[]): number {
   let bytes = 0;
   for (const [, values] of page) for (const value of values) bytes += value.length;
   return bytes;
-}
-
-/** RESP2 sends a map as a flat list, RESP3 as a map. */
-function asRecord(value: unknown): Record<string, unknown> {
-  if (!Array.isArray(value)) return value as Record<string, unknown>;
-  const record: Record<string, unknown> = {};
-  for (let i = 0; i + 1 < value.length; i += 2) record[String(value[i])] = value[i + 1];
-  return record;
 }
