@@ -3,14 +3,16 @@ import { execFileSync } from 'node:child_process';
 import { globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Redis } from 'ioredis';
+import type { Cluster, Redis } from 'ioredis';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { loadConfig } from '../src/config.ts';
 import { type Engine, startEngine } from '../src/engine.ts';
 import { freePort } from '../src/redis/embedded.ts';
+import { startCluster } from './support/cluster.ts';
 import { until } from './support/core.ts';
 import { MLP, modelsDir } from './support/engine.ts';
 import { startRedis, type TestRedis } from './support/redis.ts';
+import { MASTER_NAME, Sentinel } from './support/sentinel.ts';
 import { eachOnce, flows, Producer, partsOf } from './support/survive.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'subito-tls-'));
@@ -45,6 +47,14 @@ function makeCertificate(name: string, authority: string, names: string): void {
   );
 }
 
+/** For a server beside whose TLS port a plain one stays open for the test. */
+const tlsSettings = () => ({
+  'tls-cert-file': file('server.pem'),
+  'tls-key-file': file('server.key'),
+  'tls-ca-cert-file': file('authority.pem'),
+  'tls-auth-clients': 'yes',
+});
+
 /** The rules of `ACL SETUSER subito ...` in the README, without the password. */
 function documentedRules(): string[] {
   const readme = readFileSync('README.md', 'utf8');
@@ -62,17 +72,13 @@ beforeAll(async () => {
   makeAuthority('authority');
   makeAuthority('stranger');
   makeCertificate('server', 'authority', 'IP:127.0.0.1');
-  makeCertificate('named', 'authority', 'DNS:redis.internal');
   makeCertificate('client', 'authority', 'DNS:subito');
   makeCertificate('outsider', 'stranger', 'DNS:subito');
   tlsPort = await freePort();
   server = await startRedis({
     config: {
+      ...tlsSettings(),
       'tls-port': String(tlsPort),
-      'tls-cert-file': file('server.pem'),
-      'tls-key-file': file('server.key'),
-      'tls-ca-cert-file': file('authority.pem'),
-      'tls-auth-clients': 'yes',
     },
   });
   admin = server.connect();
@@ -123,6 +129,80 @@ async function start({
   );
   return engine;
 }
+
+/** A row of the README's table of further rights. */
+function furtherRights(what: string): string[] {
+  const row =
+    readFileSync('README.md', 'utf8')
+      .split('\n')
+      .find((line) => line.startsWith(`| ${what}`)) ?? '';
+  const rights = row.replaceAll('\\|', '|').match(/\+[a-z|-]+/g) ?? [];
+  expect(rights.length).toBeGreaterThan(0);
+  return rights;
+}
+
+async function serveThrough(redis: object, partitions: number, client: Redis | Cluster): Promise<void> {
+  const pair = { ca: file('authority.pem'), cert: file('client.pem'), key: file('client.key') };
+  engine = await startEngine(
+    loadConfig({
+      env: { SUBITO_REDIS_PASSWORD: 'secret', SUBITO_REDIS_USERNAME: 'subito' },
+      overrides: {
+        redis: { ...redis, tls: pair },
+        streams: [{ name: 'events', partitions }],
+        models: { path: models },
+        gateway: { port: 0 },
+        workers: { max: 1 },
+      },
+    }),
+  );
+  const names = partsOf(partitions);
+  const producer = new Producer(client, names, Buffer.alloc(256));
+  producer.start();
+  await flows(client, names);
+  await producer.stop();
+  expect(await eachOnce(client, names, producer)).toBe(0);
+  await engine.stop();
+}
+
+test('a cluster that speaks TLS, with the rights that it needs besides', async () => {
+  const tlsPorts: number[] = [];
+  const config = async () => {
+    const port = await freePort();
+    tlsPorts.push(port);
+    return { ...tlsSettings(), 'tls-port': String(port), 'tls-cluster': 'yes' };
+  };
+  const cluster = await startCluster({ config });
+  try {
+    const rights = [...documentedRules(), ...furtherRights('Redis Cluster')];
+    for (const { client } of cluster.nodes) await client.acl('SETUSER', 'subito', '>secret', ...rights);
+    const urls = tlsPorts.slice(0, 1).map((port) => `rediss://127.0.0.1:${port}`);
+    await serveThrough({ cluster: urls }, 4, cluster.connect());
+    for (const { client } of cluster.nodes) expect(await client.acl('LOG')).toEqual([]);
+  } finally {
+    await cluster.stop();
+  }
+});
+
+test('a Sentinel that speaks TLS and has users of its own', async () => {
+  const port = await freePort();
+  const settings = Object.entries({ ...tlsSettings(), 'tls-port': String(port), 'tls-replication': 'yes' });
+  const guard = new Sentinel(await freePort(), { ...server, port: tlsPort } as TestRedis, [
+    ...settings.map(([name, value]) => `${name} ${value}`),
+    `user subito on >guard -@all ${furtherRights('on the Sentinels').join(' ')}`,
+  ]);
+  try {
+    const master = async () => String(await guard.client.call('SENTINEL', 'MASTER', MASTER_NAME));
+    await until('the sentinel sees the master', async () => /flags[,\s]+master,/.test(await master()));
+    await admin.acl('SETUSER', 'subito', ...furtherRights('behind Sentinel'));
+    const sentinel = { sentinel_username: 'subito', sentinel_password: 'guard', master: MASTER_NAME };
+    await serveThrough({ sentinels: [`rediss://127.0.0.1:${port}`], ...sentinel }, 1, admin);
+    expect(await admin.acl('LOG')).toEqual([]);
+    const log = (await guard.client.acl('LOG')) as unknown[];
+    expect(log).toEqual([]);
+  } finally {
+    await guard.stop();
+  }
+});
 
 const code = (error: unknown) => (error as { code: string }).code;
 

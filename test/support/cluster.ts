@@ -83,21 +83,22 @@ export interface TestClusterOptions {
   /** How many of the three masters have a replica; these come behind the masters in `nodes`. */
   readonly replicas?: number;
   readonly redis?: TestRedisOptions;
+  /** More of redis.conf, made for each node. */
+  readonly config?: () => Promise<Readonly<Record<string, string>>>;
 }
 
 /** Three masters that share the slots evenly, and replicas of the first ones. */
-export async function startCluster({
-  replicas = 0,
-  redis = {},
-}: TestClusterOptions = {}): Promise<TestCluster> {
+export async function startCluster(options: TestClusterOptions = {}): Promise<TestCluster> {
+  const { replicas = 0, redis = {} } = options;
   const masters = 3;
   const starting = Array.from({ length: masters + replicas }, async () => {
-    const config = {
+    const config: Record<string, string> & { readonly 'cluster-port': string } = {
       'cluster-enabled': 'yes',
       'cluster-node-timeout': '1000',
       'cluster-port': String(await freePort()),
       'repl-diskless-sync-delay': '0',
       ...redis.config,
+      ...(await options.config?.()),
     };
     const server = await startRedis({ ...redis, config });
     const client = server.connect();
@@ -106,6 +107,7 @@ export async function startCluster({
       client,
       id: (await client.cluster('MYID')) as string,
       bus: config['cluster-port'],
+      config,
     };
   });
   const started = await Promise.allSettled(starting);
@@ -120,8 +122,10 @@ export async function startCluster({
       await client.cluster('ADDSLOTSRANGE', first, next - 1);
     }
     const [first, ...others] = nodes;
-    for (const { redis: other, bus } of others) {
-      await first?.client.call('CLUSTER', 'MEET', HOST, other.port, bus);
+    for (const { redis: other, bus, config } of others) {
+      // Where the nodes talk TLS to each other, that port is what they know of each other.
+      const port = config['tls-cluster'] === 'yes' ? config['tls-port'] : other.port;
+      await first?.client.call('CLUSTER', 'MEET', HOST, String(port), bus);
     }
     await until('all nodes know each other', async () => {
       const known = nodes.map(
