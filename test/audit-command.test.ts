@@ -8,8 +8,10 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { auditStream } from '../src/ledger/audit.ts';
 import { type EntryId, IdTable, idText, parseId } from '../src/ledger/ids.ts';
 import { Progress } from '../src/ledger/progress.ts';
+import type { AuditReport } from '../src/ledger/report.ts';
 import { ageText, grouped } from '../src/ledger/table.ts';
 import { connectControl } from '../src/redis/control.ts';
+import { startCluster } from './support/cluster.ts';
 import { endpointOf, until } from './support/core.ts';
 import { MLP, modelsDir, startTestEngine } from './support/engine.ts';
 import { AUDITED, counts, LedgerByHand, offences, subito } from './support/ledger.ts';
@@ -74,6 +76,30 @@ streams:
   expect(await streams()).toEqual([1, first, second, other]);
   expect(await streams('plays:{0}', 'skips')).toEqual([0, first, other]);
   expect(await streams('plays')).toEqual([1, first, second]);
+});
+
+test('a Redis Cluster: each partition is looked at where it is', { timeout: 60_000 }, async () => {
+  const cluster = await startCluster();
+  try {
+    const client = cluster.connect();
+    for (let part = 0; part < 4; part += 1) {
+      await client.xgroup('CREATE', `events:{${part}}`, 'subito', '0', 'MKSTREAM');
+      const id = await client.xadd(`events:{${part}}`, '*', 'key', 'k');
+      await client.xadd(`predictions:{${part}}`, '*', 'source', id!, 'status', 'ok');
+      await client.xgroup('SETID', `events:{${part}}`, 'subito', id!);
+      await client.xadd(`events:{${part}}`, '*', 'key', 'k');
+    }
+    const file = configFile(`
+redis: { cluster: [${cluster.urls.map((url) => JSON.stringify(url)).join(', ')}] }
+streams: [{ name: events, partitions: 4 }]
+`);
+    const { code, out, err } = await subito(['audit', '--config', file, '--json']);
+    expect({ code, err }).toEqual({ code: 0, err: '' });
+    const { streams } = JSON.parse(out) as { streams: AuditReport[] };
+    expect(streams.map(counts)).toEqual(Array.from({ length: 4 }, () => ({ ok: 1, unread: 1 })));
+  } finally {
+    await cluster.stop();
+  }
 });
 
 describe('bad input', () => {
