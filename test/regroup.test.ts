@@ -236,9 +236,26 @@ test('memory that is used up does not keep the group from being made', async () 
   expect((await pending()).map(([id]) => id)).toEqual([ids[0]]);
 });
 
+test('more than can be made pending in one call: the rest is unread again, and that is said', async () => {
+  const notices = collectNotices();
+  await ensureGroup(control, STREAMS);
+  const ids = await add(10);
+  await read(10);
+  await settle(ids[1]!);
+  await settle(ids[8]!);
+  await redis.xgroup('DESTROY', 'events', 'g');
+  await redis.hset(LEDGER, { 'g:floor': '0-0', 'g:last': ids[9]!, 'g:read': 10, 'g:added': 10 });
+  await ensureGroup(control, STREAMS, 4);
+  notices.stop();
+  expect((await pending()).map(([id]) => id)).toEqual([ids[0], ids[2], ids[3], ids[4]]);
+  expect((await groupState()).lastId).toBe(ids[4]);
+  expect(JSON.stringify(await read(100))).toContain(ids[5]);
+  expect(notices.codes()).toContain('GROUP_REMADE_TWICE');
+});
+
 test('many that have to be served again are made pending in one call', async () => {
   await ensureGroup(control, STREAMS);
-  const ids = await add(60_000);
+  const ids = await add(90_000);
   await settle(ids.at(-1)!);
   await redis.xgroup('DESTROY', 'events', 'g');
   await ensureGroup(control, STREAMS);

@@ -39,9 +39,9 @@ const CLOCK_SLACK_MS = 60_000;
 /**
  * Served again at most. If there are more, the group is made at the last of them, and what was settled beyond
  * gets a second outcome: the arguments of one script are limited, and so is the time that Redis may stand
- * still for it (a microsecond or two for each).
+ * still for it (a few microseconds for each). Engines never have that many in hand.
  */
-const UNSETTLED_MAX = 500_000;
+const UNSETTLED_MAX = 100_000;
 /** A stream that changes under every look is left to the next try. */
 const LOOKS_MAX = 5;
 const PROGRESS_MS = 5_000;
@@ -73,10 +73,14 @@ interface Found {
 }
 
 /** Rejects with STREAM_UNUSABLE when the key holds something else or a right is missing. */
-export async function ensureGroup(control: Control, streams: GroupStreams): Promise<Group> {
+export async function ensureGroup(
+  control: Control,
+  streams: GroupStreams,
+  unsettledMax = UNSETTLED_MAX,
+): Promise<Group> {
   try {
     for (let look = 0; look < LOOKS_MAX; look += 1) {
-      const group = await tryOnce(control, streams);
+      const group = await tryOnce(control, streams, unsettledMax);
       if (group !== null) return group;
     }
   } catch (error) {
@@ -86,13 +90,13 @@ export async function ensureGroup(control: Control, streams: GroupStreams): Prom
 }
 
 /** Null when the stream was deleted during the scan, or the group was made and lost once more. */
-async function tryOnce(control: Control, streams: GroupStreams): Promise<Group | null> {
+async function tryOnce(control: Control, streams: GroupStreams, unsettledMax: number): Promise<Group | null> {
   const { stream, group } = streams;
   const keys = [stream, ledgerKey(stream)];
   const seen = (await control.script('regroup', keys, [group, ''])) as (string | number)[];
   if (seen[0] === 'there') return { made: false, epoch: String(seen[1]) };
   const missing = missingOf(stream, seen);
-  const found = await scan(control, streams, missing);
+  const found = await scan(control, streams, missing, unsettledMax);
   const counts = [found.read ?? '', missing.added];
   const args = [idText(found.last), idText(missing.floor), ...counts, missing.epoch];
   const [state, epoch] = (await control.script('regroup', keys, [group, ...args, ...found.unsettled])) as [
@@ -131,7 +135,12 @@ function missingOf(stream: string, seen: readonly (string | number)[]): Missing 
 }
 
 /** What was delivered, and what of it has no outcome. */
-async function scan(control: Control, streams: GroupStreams, missing: Missing): Promise<Found> {
+async function scan(
+  control: Control,
+  streams: GroupStreams,
+  missing: Missing,
+  unsettledMax: number,
+): Promise<Found> {
   const { floor, first } = missing;
   const none = { last: missing.last, read: missing.read, unsettled: [], cut: false };
   if (first === null) return none;
@@ -157,7 +166,7 @@ async function scan(control: Control, streams: GroupStreams, missing: Missing): 
       if (read !== null && compareIds(id, missing.last) > 0) read += 1;
       if (settled.indexOf(id) !== -1) continue;
       unsettled.push(idText(id));
-      if (unsettled.length === UNSETTLED_MAX) return { last: id, read: null, unsettled, cut: true };
+      if (unsettled.length === unsettledMax) return { last: id, read: null, unsettled, cut: true };
     }
   }
   return { last, read, unsettled, cut: false };

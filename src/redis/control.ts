@@ -83,12 +83,14 @@ export async function connectControl(options: ControlOptions): Promise<Control> 
 function controlOf(servers: Servers): Control {
   const script: Control['script'] = (name, keys, args) => {
     const { sha, text } = loadScript(name);
+    // As one array: more arguments than some ten thousand do not fit on the stack.
+    const rest = [keys.length, ...keys, ...args];
     return servers.on(keys[0] ?? '', async (redis) => {
       try {
-        return await redis.evalsha(sha, keys.length, ...keys, ...args);
+        return await redis.call('EVALSHA', [sha, ...rest]);
       } catch (error) {
         if (!messageOf(error).startsWith('NOSCRIPT')) throw error;
-        return redis.eval(text, keys.length, ...keys, ...args);
+        return redis.call('EVAL', [text, ...rest]);
       }
     });
   };
