@@ -118,6 +118,19 @@ test('a slot moves to another node and back while events flow', async () => {
   expect(producer.count).toBeGreaterThan(100);
 });
 
+test('a master hands over to its replica while events flow, and nothing is lost', async () => {
+  await start();
+  producer.start();
+  await flows(client, parts);
+  const before = await cluster.masterOf('events:{1}');
+  const replica = await cluster.replicaOf(before);
+  await replica.client.cluster('FAILOVER');
+  await until('it has handed over', async () => (await cluster.masterOf('events:{1}')) === replica);
+  await flows(client, parts);
+  await producer.stop();
+  expect(await eachOnce(client, parts, producer)).toBe(0);
+});
+
 test('a master is killed and its replica takes over while events flow', async () => {
   await start();
   producer.start();

@@ -71,7 +71,7 @@ test('another server is reached like the one that is known; a certificate is ask
 });
 
 describe('a cluster', () => {
-  test('each key at the node of its slot, whichever node is asked; those that cannot know are passed over', async () => {
+  test('each key at the node of its slot, whichever node is asked, but for those that cannot know', async () => {
     const { nodes, urls } = await cluster();
     const [first] = nodes as [TestNode];
     for (const key of ['a', 'events:{0}', 'x{}y', 'a{}{b}', '{a}{b}', 'ü', '{x', 'x}', '{ü}', '']) {
@@ -174,7 +174,7 @@ function topologyPort(nodes: readonly TestNode[], key: string): number | undefin
 }
 
 describe('sentinels', () => {
-  test('the master that a sentinel names, and that says so itself; a silent sentinel is passed over', async () => {
+  test('the master that a sentinel names, and that says so itself; no silent sentinel', async () => {
     const server = await redis();
     const [frozen, awake] = [await sentinel(server), await sentinel(server)];
     frozen.signal('SIGSTOP');

@@ -48,6 +48,13 @@ export class TestCluster {
     return node;
   }
 
+  async replicaOf(master: TestNode): Promise<TestNode> {
+    const [replica] = (await master.client.cluster('REPLICAS', master.id)) as string[];
+    const node = this.nodes.find(({ id }) => replica?.startsWith(id));
+    if (node === undefined) throw new Error('it has no replica');
+    return node;
+  }
+
   /**
    * Moves a key's slot with all that is in it, as redis-cli's reshard does. `halfWay` runs when the key has
    * gone and the slot has not.
