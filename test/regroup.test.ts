@@ -102,9 +102,11 @@ test('lost without a ledger: what has an outcome is not served again, what was d
   // Answers to socket requests are nobody's outcome.
   await redis.xadd('predictions', '*', 'source', '', 'status', 'ok');
   await redis.xgroup('DESTROY', 'events', 'g');
+  expect(notices.codes()).toEqual([]);
   const { made, epoch } = await ensureGroup(control, STREAMS);
   notices.stop();
   expect(made).toBe(true);
+  expect(notices.all.map(({ message }) => message).join()).toContain('2 events are served again');
   expect(await redis.hget(LEDGER, 'g:epoch')).toBe(epoch);
   const rows = await pending();
   expect(rows.map(([id]) => id)).toEqual([ids[1], ids[4]]);

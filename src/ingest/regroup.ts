@@ -105,7 +105,7 @@ async function tryOnce(control: Control, streams: GroupStreams, unsettledMax: nu
   ];
   if (state === 'changed') return null;
   const made = state === 'made';
-  if (made && !missing.fresh) tell(streams, found);
+  if (made && !(missing.fresh && compareIds(found.last, ID_MIN) === 0)) tell(streams, found);
   return { made, epoch: String(epoch) };
 }
 

@@ -10,9 +10,10 @@ function tagged(name: string): string {
 
 /**
  * A hash of what has to outlive a consumer group. Fields, each after `<group>:`, are `floor` (every entry up
- * to this id is settled), `last` and `read` (last delivered id, and how many entries had been read then),
- * `added` (entries ever added to the stream), `epoch` (changes whenever an entry changes hands) and `time`
- * (of the server, as last seen, Unix ms).
+ * to this id is settled), `last` (an id that was delivered, with all before it; the last one as a rule),
+ * `read` (so many entries had been added up to `last`), `added` (entries ever added to the stream), `epoch`
+ * (changes whenever entries change hands other than by being read), `deleted` (largest id deleted with XDEL,
+ * when `read` was counted) and `server` (the Redis process whose own count of read entries is right).
  */
 export function ledgerKey(stream: string): string {
   return `${tagged(stream)}:ledger`;
