@@ -19,7 +19,7 @@ import { partitionStreams, type StreamPartition } from './engine/streams.ts';
 import { messageOf, SubitoError } from './errors.ts';
 import type { Backend } from './gateway/backend.ts';
 import { type Gateway, startGateway } from './gateway/server.ts';
-import { startPool } from './infer/pool.ts';
+import { type Pool, startPool } from './infer/pool.ts';
 import type { ModelProblem } from './infer/protocol.ts';
 import { type Consumer, takeConsumer } from './ingest/consumer.ts';
 import { StreamReader } from './ingest/reader.ts';
@@ -223,7 +223,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
   // observe
   const backlogs = new Map<string, StreamBacklog>();
   const sources: Sources = {
-    state: () => stateOf(state, committer, readers),
+    state: () => stateOf(state, committer, readers, pool),
     backlog: () => [...backlogs.values()],
     inflightRows: () => intake.rowsInFlight,
     connections: () => gateway?.connections ?? 0,
@@ -380,6 +380,7 @@ function stateOf(
   state: EngineState,
   committer: Committer,
   readers: readonly StreamReader[],
+  { trouble }: Pool,
 ): ReturnType<Sources['state']> {
   if (state !== 'running') return { state, reasons: [`the engine is ${state}`] };
   const reasons: string[] = [];
@@ -387,5 +388,6 @@ function stateOf(
   else if (committer.refusal !== '') reasons.push(`Redis refuses settlements: ${committer.refusal}`);
   if (!readers.every((reader) => reader.connected)) reasons.push('a reader is not connected to Redis');
   for (const { refusal } of readers) if (refusal !== '') reasons.push(`Redis refuses to be read: ${refusal}`);
+  if (trouble !== '') reasons.push(`no worker can be started: ${trouble}`);
   return { state: reasons.length === 0 ? 'running' : 'reconnecting', reasons };
 }

@@ -16,18 +16,21 @@ import type { NativeCells } from './protocol.ts';
 
 /**
  * Cells by thread id; a process that starts more threads than this reuses them, long after the first are
- * gone.
+ * gone. What those left in them is told apart by the id.
  */
 const THREADS = 1024;
 const INSIDE = 0;
+/** Holds the id of a thread that may not enter. */
 const HALTED = 1;
-/** The thread's modules are loaded. */
+/** Holds the id of the thread whose modules are loaded. */
 const STARTED = 2;
 const CELLS = 3;
+/** Behind all others: nobody may enter any more. */
+const ALL_HALTED = THREADS * CELLS;
 const POLL_MS = 5;
 
 export function nativeCells(): NativeCells {
-  return new Int32Array(new SharedArrayBuffer(THREADS * CELLS * 4));
+  return new Int32Array(new SharedArrayBuffer((ALL_HALTED + 1) * 4));
 }
 
 const cell = (thread: number, which: number) => (thread % THREADS) * CELLS + which;
@@ -45,7 +48,15 @@ let cells: NativeCells | null = null;
 
 export function useNativeCells(given: NativeCells): void {
   cells = given;
-  Atomics.store(cells, cell(threadId, STARTED), 1);
+  // A thread that had the cells before may have ended inside.
+  Atomics.store(cells, cell(threadId, INSIDE), 0);
+  Atomics.store(cells, cell(threadId, STARTED), threadId);
+}
+
+/** Worker: whatever fails now fails because the thread is being ended. */
+export function isHalted(): boolean {
+  if (cells === null) return false;
+  return Atomics.load(cells, cell(threadId, HALTED)) === threadId || Atomics.load(cells, ALL_HALTED) !== 0;
 }
 
 /**
@@ -56,7 +67,7 @@ export async function inNative<T>(call: () => Promise<T>): Promise<T> {
   if (cells === null) return await call();
   Atomics.add(cells, cell(threadId, INSIDE), 1);
   try {
-    if (Atomics.load(cells, cell(threadId, HALTED)) !== 0) throw new NativeHalted();
+    if (isHalted()) throw new NativeHalted();
     return await call();
   } finally {
     Atomics.sub(cells, cell(threadId, INSIDE), 1);
@@ -65,7 +76,7 @@ export async function inNative<T>(call: () => Promise<T>): Promise<T> {
 
 /** Main thread: this thread enters native code no more, until `allow`. */
 export function halt(of: NativeCells, thread: number): void {
-  Atomics.store(of, cell(thread, HALTED), 1);
+  Atomics.store(of, cell(thread, HALTED), thread);
 }
 
 export function allow(of: NativeCells, thread: number): void {
@@ -73,11 +84,12 @@ export function allow(of: NativeCells, thread: number): void {
 }
 
 export function haltAll(of: NativeCells): void {
-  for (let thread = 0; thread < THREADS; thread++) halt(of, thread);
+  Atomics.store(of, ALL_HALTED, 1);
 }
 
 export function isInside(of: NativeCells, thread: number): boolean {
-  return Atomics.load(of, cell(thread, STARTED)) === 0 || Atomics.load(of, cell(thread, INSIDE)) > 0;
+  const started = Atomics.load(of, cell(thread, STARTED)) === thread;
+  return !started || Atomics.load(of, cell(thread, INSIDE)) > 0;
 }
 
 /** Resolves true when none of the threads is inside, false when that took longer than `msMax`. */

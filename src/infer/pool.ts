@@ -2,12 +2,14 @@
  * The main thread's side of the worker threads: batches go out, results come back, a dead worker is replaced.
  */
 import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { Piscina } from 'piscina';
 import { messageOf, SubitoError } from '../errors.ts';
 import { limitsDefault } from '../limits.ts';
 import { notice } from '../observe/channels.ts';
 import { ROW, ROW_COLUMNS } from '../schedule/slab.ts';
+import { Crew } from './crew.ts';
 import { allow, halt, haltAll, isInside, nativeCells, outside } from './native.ts';
 import type {
   DescribeTask,
@@ -18,11 +20,14 @@ import type {
   ModelProblem,
   ModelSpec,
   NativeCells,
+  SuccessionCells,
   WorkerOptions,
 } from './protocol.ts';
 
 /** How often a thread that hangs in native code is looked at. */
 const HUNG_POLL_MS = 20;
+/** A batch that had not begun when its worker died. */
+const AGAIN_MS = 5;
 /** Longest wait for workers to come back from native code before they are ended all the same. */
 const NATIVE_MS_MAX = 5_000;
 
@@ -44,31 +49,55 @@ export class Pool {
   readonly threads: number;
   readonly #piscina: Piscina;
   readonly #cells: NativeCells;
+  readonly #crew: Crew;
   readonly #inferMsMax: number;
+  #stopped = false;
 
   constructor(
     piscina: Piscina,
     description: Description,
     cells: NativeCells,
+    crew: Crew,
     options: Required<PoolOptions>,
   ) {
     this.#piscina = piscina;
     this.#cells = cells;
+    this.#crew = crew;
     this.loaded = description.loaded;
     this.problems = description.problems;
     this.threads = options.threads;
     this.#inferMsMax = options.inferMsMax;
   }
 
+  /** Why no batch can run now; '' while they can. */
+  get trouble(): string {
+    return this.#crew.trouble;
+  }
+
   /**
    * Runs one batch. The slab belongs to the worker until this settles. Rejects with WORKER_DIED when the
    * worker died or took longer than `inferMsMax`: its thread is gone, the slab is free, its rows are not
-   * done. Native code cannot be ended: a batch that hangs there is reported, and waited for.
+   * done. Native code cannot be ended: a batch that hangs there is reported, and waited for. While there is
+   * no worker, because none can be started, the batch waits: that says nothing about its events.
    */
   async run(task: InferTask): Promise<InferResult> {
     const table = new Int32Array(task.shared);
     const at = task.first * ROW_COLUMNS + ROW.thread;
-    Atomics.store(table, at, 0);
+    for (;;) {
+      Atomics.store(table, at, 0);
+      const gone = this.#crew.gone;
+      try {
+        return await this.#runOnce(task, table, at);
+      } catch (error) {
+        // Its worker died of something else, before it had begun.
+        const begun = Atomics.load(table, at) !== 0 || this.#crew.gone === gone;
+        if (begun || this.#stopped) throw error;
+      }
+      await sleep(AGAIN_MS);
+    }
+  }
+
+  async #runOnce(task: InferTask, table: Int32Array, at: number): Promise<InferResult> {
     const stop = new AbortController();
     let gone: Promise<unknown> = Promise.resolve();
     const deadline = new Deadline(this.#inferMsMax, () => Atomics.load(table, at), {
@@ -96,6 +125,8 @@ export class Pool {
 
   /** Ends the workers, once none of them is inside native code. Batches still in them are rejected. */
   async stop(): Promise<void> {
+    this.#stopped = true;
+    this.#crew.stop();
     await endWorkers(this.#piscina, this.#cells);
   }
 
@@ -177,10 +208,12 @@ export async function startPool(given: PoolOptions): Promise<Pool> {
   const options = { inferMsMax, loadMsMax: modelLoadMsMax, ...given };
   const { specs, providers, threads, slabArenaBytes, loadMsMax } = options;
   const cells = nativeCells();
+  const slots = Math.max(0, ...specs.map(({ slot }) => slot + 1));
+  const succession: SuccessionCells = new Int32Array(new SharedArrayBuffer((1 + slots) * 4));
   const piscina = new Piscina({
     filename: fileURLToPath(new URL('./worker.ts', import.meta.url)),
     name: 'infer',
-    workerData: { models: specs, providers, slabArenaBytes, cells } satisfies WorkerOptions,
+    workerData: { models: specs, providers, slabArenaBytes, cells, succession } satisfies WorkerOptions,
     minThreads: threads,
     maxThreads: threads,
     concurrentTasksPerWorker: 1,
@@ -189,7 +222,7 @@ export async function startPool(given: PoolOptions): Promise<Pool> {
     atomics: 'disabled',
     recordTiming: false,
   });
-  // An error outside any task ends its worker; piscina starts another.
+  // An error outside any task ends its worker.
   piscina.on('error', (error) => notice('error', 'WORKER_DIED', messageOf(error)));
 
   const arrived = new Int32Array(new SharedArrayBuffer(4));
@@ -201,7 +234,9 @@ export async function startPool(given: PoolOptions): Promise<Pool> {
     );
     const [first] = answers as [Description, ...Description[]];
     for (const text of first.notices) notice('warn', 'PROVIDER_FALLBACK', text);
-    return new Pool(piscina, first, cells, options);
+    for (const { slot } of first.loaded) Atomics.store(succession, 1 + slot, 1);
+    const crew = new Crew({ piscina, threads, succession, loadMsMax });
+    return new Pool(piscina, first, cells, crew, options);
   } catch (error) {
     await endWorkers(piscina, cells);
     const what = `${Atomics.load(arrived, 0)} of ${threads} workers were warm after at most ${loadMsMax} ms`;

@@ -109,8 +109,15 @@ export interface InferResult {
   readonly spill: Uint8Array | null;
 }
 
-/** Two cells for each thread, shared by all of them: see native.ts. */
+/** Three cells for each thread, shared by all of them: see native.ts. */
 export type NativeCells = Int32Array<SharedArrayBuffer>;
+
+/**
+ * What a worker that replaces a dead one has to know, shared by all: in the first cell how many milliseconds
+ * it waits before it loads; then one cell for each slot, 1: this model is served, and a worker without it is
+ * none.
+ */
+export type SuccessionCells = Int32Array<SharedArrayBuffer>;
 
 /** Passed as piscina's workerData. */
 export interface WorkerOptions {
@@ -119,4 +126,5 @@ export interface WorkerOptions {
   readonly slabArenaBytes: number;
   /** Who is inside native code, and who may not enter it. */
   readonly cells: NativeCells;
+  readonly succession: SuccessionCells;
 }

@@ -3,11 +3,12 @@
  * exports.
  */
 import { dirname } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { workerData } from 'node:worker_threads';
 import { messageOf } from '../errors.ts';
 import { loadModel } from './load.ts';
 import type { Model } from './model.ts';
-import { useNativeCells } from './native.ts';
+import { isHalted, NativeHalted, useNativeCells } from './native.ts';
 import type {
   DescribeTask,
   Description,
@@ -17,8 +18,10 @@ import type {
   WorkerOptions,
 } from './protocol.ts';
 
-const { models: specs, providers, slabArenaBytes, cells } = workerData as WorkerOptions;
+const { models: specs, providers, slabArenaBytes, cells, succession } = workerData as WorkerOptions;
 useNativeCells(cells);
+// The workers before this one died while they loaded: not at once again.
+await sleep(Atomics.load(succession, 0));
 
 /** By the model's slot. */
 const models: (Model | undefined)[] = [];
@@ -31,9 +34,11 @@ for (const spec of specs) {
     models[spec.slot] = model;
     notices.push(...more);
   } catch (error) {
-    // A broken model never stops the others.
-    const message = messageOf(error);
-    problems.push({ model: `${spec.name}@${spec.version}`, message: `${placeOf(spec, message)}/${message}` });
+    const message = `${placeOf(spec, messageOf(error))}/${messageOf(error)}`;
+    // Its batches would all fail here, for want of a file that may be back in a moment.
+    if (Atomics.load(succession, 1 + spec.slot) === 1 && !isHalted()) throw new Error(message);
+    // At the start, a broken model never stops the others.
+    problems.push({ model: `${spec.name}@${spec.version}`, message });
   }
 }
 
@@ -44,6 +49,8 @@ function placeOf(spec: (typeof specs)[number], message: string): string {
 
 /** Answers once all `threads` workers are here; waiting keeps this one from taking another's task. */
 export function describe({ arrived, threads }: DescribeTask): Description {
+  // What did not load did so for that reason.
+  if (isHalted()) throw new NativeHalted();
   Atomics.add(arrived, 0, 1);
   Atomics.notify(arrived, 0);
   for (;;) {
@@ -53,6 +60,9 @@ export function describe({ arrived, threads }: DescribeTask): Description {
   }
   return { loaded: models.flatMap((model) => (model ? [model.parts.loaded] : [])), problems, notices };
 }
+
+/** Nothing to do; asking for it makes the pool start a worker that is missing. */
+export function ping(): void {}
 
 export async function infer(task: InferTask): Promise<InferResult> {
   const model = models[task.slot];

@@ -1,0 +1,107 @@
+/**
+ * Keeps the workers at their number.
+ *
+ * A worker: loading -> warm -> gone. Piscina replaces one that dies warm, at once. One that dies while it
+ * loads it does not replace, for at a start there would be no end to it; but here the model had been loaded
+ * before, and its file may be on its way back. So the crew goes on asking for a successor, each of which
+ * waits longer before it loads, up to a limit. Batches wait meanwhile: none of this is their fault.
+ */
+import type { Piscina } from 'piscina';
+import { messageOf } from '../errors.ts';
+import { notice } from '../observe/channels.ts';
+import type { SuccessionCells } from './protocol.ts';
+
+const WAIT_MS_MIN = 100;
+const WAIT_MS_MAX = 5_000;
+
+export interface CrewOptions {
+  readonly piscina: Piscina;
+  /** All of them warm by now. */
+  readonly threads: number;
+  readonly succession: SuccessionCells;
+  /** A worker that is not warm by then is trouble. */
+  readonly loadMsMax: number;
+}
+
+export class Crew {
+  readonly #options: CrewOptions;
+  readonly #warm: Set<unknown>;
+  #goneMs = 0;
+  /** Since the last one that got warm, so many died while they loaded. */
+  #failures = 0;
+  #reason = '';
+  /** Gone since the crew was last looked at. */
+  #left = 0;
+  #asking: AbortController | null = null;
+  #stopped = false;
+  /** Workers that are gone, all in all. */
+  gone = 0;
+
+  constructor(options: CrewOptions) {
+    const { piscina } = options;
+    this.#options = options;
+    this.#warm = new Set(piscina.threads);
+    piscina.on('workerCreate', ({ id }: { readonly id: number }) => this.#onWarm(id));
+    piscina.on('workerDestroy', () => this.#onGone());
+    // An error outside any batch: why one did not load, it may be.
+    piscina.on('error', (error) => {
+      this.#reason = messageOf(error);
+    });
+  }
+
+  /** Why no batch can run; '' while there is a warm worker, or one will be in its usual time. */
+  get trouble(): string {
+    if (this.#warm.size > 0) return '';
+    if (this.#failures > 0) return this.#reason || 'it ended while it loaded';
+    const { loadMsMax } = this.#options;
+    return performance.now() - this.#goneMs > loadMsMax ? `it loads for more than ${loadMsMax} ms` : '';
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    this.#asking?.abort();
+  }
+
+  #onWarm(id: number): void {
+    const { piscina, succession } = this.#options;
+    this.#warm.add(piscina.threads.find(({ threadId }) => threadId === id));
+    if (this.#failures > 0)
+      notice('info', 'WORKER_BACK', `a worker is warm after ${this.#failures} were not`);
+    this.#failures = 0;
+    this.#reason = '';
+    Atomics.store(succession, 0, 0);
+  }
+
+  #onGone(): void {
+    this.gone += 1;
+    this.#reason = '';
+    this.#left += 1;
+    // Piscina takes it off its list, and puts a successor on it, after this event.
+    if (this.#left === 1) queueMicrotask(() => this.#look());
+  }
+
+  #look(): void {
+    const { piscina, succession, threads } = this.#options;
+    const before = this.#warm.size;
+    for (const worker of this.#warm)
+      if (!piscina.threads.includes(worker as never)) this.#warm.delete(worker);
+    if (before > 0 && this.#warm.size === 0) this.#goneMs = performance.now();
+    const failed = this.#left - (before - this.#warm.size);
+    this.#left = 0;
+    if (this.#stopped) return;
+    if (failed > 0) {
+      this.#failures += failed;
+      const waitMs = Math.min(WAIT_MS_MAX, WAIT_MS_MIN * 2 ** Math.min(10, this.#failures - 1));
+      Atomics.store(succession, 0, waitMs);
+    }
+    if (piscina.threads.length < threads) this.#ask();
+  }
+
+  /** A task that no warm worker takes at once makes piscina start one. */
+  #ask(): void {
+    this.#asking?.abort();
+    const asking = new AbortController();
+    this.#asking = asking;
+    this.#options.piscina.run(undefined, { name: 'ping', signal: asking.signal }).catch(() => {});
+  }
+}
