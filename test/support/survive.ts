@@ -81,14 +81,15 @@ export async function flows(client: Redis | Cluster, parts: readonly Part[], mor
 
 /**
  * Waits until nothing is pending or unread; then every entry that exists, and every one that was confirmed
- * and not lost by Redis itself, has one outcome, and none has two. Returns how many Redis had lost.
+ * and not lost by Redis itself, has one outcome, and none has two. Returns what
+ * Redis had lost, as `stream id`.
  */
 export async function eachOnce(
   client: Redis | Cluster,
   parts: readonly Part[],
   { sent }: Producer,
-): Promise<number> {
-  let lost = 0;
+): Promise<string[]> {
+  const lost: string[] = [];
   for (const { name, group, predictions, deadletters } of parts) {
     const existing = async () => (await client.xrange(name, '-', '+')).map(([id]) => id);
     const outcomes = async () => [
@@ -112,9 +113,18 @@ export async function eachOnce(
     const known = new Set(found);
     expect(found.filter((id, i) => found.indexOf(id) !== i)).toEqual([]);
     const there = new Set(await existing());
-    for (const id of sent.get(name) ?? []) if (!known.has(id)) lost += 1;
+    for (const id of sent.get(name) ?? []) if (!known.has(id)) lost.push(`${name} ${id}`);
     expect([...there].filter((id) => !known.has(id))).toEqual([]);
     expect((await client.xrange(deadletters, '-', '+')).length).toBe(0);
   }
   return lost;
+}
+
+/** All entries there are, as `stream id`: just after a failover, what has survived it. */
+export async function entriesOf(client: Redis | Cluster, parts: readonly Part[]): Promise<Set<string>> {
+  const found = new Set<string>();
+  for (const { name } of parts) {
+    for (const [id] of await client.xrange(name, '-', '+')) found.add(`${name} ${id}`);
+  }
+  return found;
 }
