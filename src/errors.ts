@@ -41,7 +41,7 @@ export const errorTable = {
   REDIS_TOO_OLD: { retryable: false, fix: 'use Redis 7.0 or newer, or `redis: embedded`' },
   REDIS_MODE: {
     retryable: false,
-    fix: 'name a node of a cluster in redis.cluster, a sentinel in redis.sentinels, any other server in redis.url',
+    fix: 'name nodes of a cluster in redis.cluster, Sentinels in redis.sentinels, any other in redis.url',
   },
   APPEND_FAILED: {
     retryable: true,

@@ -10,7 +10,7 @@ import { eachOnce, entriesOf, flows, Producer, partsOf } from './support/survive
 
 const parts = partsOf(4);
 
-test('a master falls silent while events flow; its replica takes over, and it comes back as one', async () => {
+test('a master falls silent while events flow; its replica takes over, and it comes back', async () => {
   const models = modelsDir({ mlp: { from: MLP } });
   const cluster = await startCluster({ replicas: 3 });
   const overrides = {

@@ -71,7 +71,7 @@ test('another server is reached like the one that is known; a certificate is ask
 });
 
 describe('a cluster', () => {
-  test('each key at the node of its slot, whichever node is asked, but for those that cannot know', async () => {
+  test('each key at the node of its slot, whichever node is asked that can know', async () => {
     const { nodes, urls } = await cluster();
     const [first] = nodes as [TestNode];
     for (const key of ['a', 'events:{0}', 'x{}y', 'a{}{b}', '{a}{b}', 'ü', '{x', 'x}', '{ü}', '']) {
