@@ -144,6 +144,29 @@ test('entries deleted in the middle', async () => {
   expect(await exact()).toBe(0);
 });
 
+test('of what nobody has read nothing needs to be counted, even when others trim it', async () => {
+  await add(3000);
+  await redis.xgroup('CREATE', 'events', 'g', '0');
+  expect(await ask()).toMatchObject({ 0: 3000, 5: 'exact' });
+  await read(10);
+  expect(await ask()).toMatchObject({ 0: 2990, 5: 'exact' });
+  await redis.xtrim('events', 'MAXLEN', 2000);
+  expect((await groupInfo()).lag).toBe(2990);
+  expect(await ask()).toMatchObject({ 0: 2000, 5: 'exact' });
+});
+
+test('a ledger that cannot be true is not believed', async () => {
+  await add(3000);
+  await redis.xgroup('CREATE', 'events', 'g', '0');
+  await read(1000);
+  const { last } = await groupInfo();
+  await redis.hset(LEDGER, { 'g:last': String(last), 'g:read': 2900, 'g:deleted': '0-0', 'g:added': 3000 });
+  expect(await ask()).toMatchObject({ 0: 3000, 5: 'estimate' });
+  let answer = await ask();
+  for (let more = 0; more < 5 && answer[5] === 'estimate'; more += 1) answer = await ask();
+  expect(answer).toMatchObject({ 0: 2000, 5: 'exact' });
+});
+
 test('memory that is used up does not keep it from counting', async () => {
   await add(50);
   await redis.xgroup('CREATE', 'events', 'g', '0');

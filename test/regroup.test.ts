@@ -264,7 +264,7 @@ test('many that have to be served again are made pending in one call', async () 
   expect((await pending()).map(([id]) => id)).toEqual(ids.slice(0, -1));
 });
 
-test('made by another engine and lost once more during a scan: what was settled meanwhile counts', async () => {
+test('made by another engine and lost again during a scan: what was settled meanwhile counts', async () => {
   await ensureGroup(control, STREAMS);
   const ids = await add(3);
   await read(3);

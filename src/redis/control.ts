@@ -86,11 +86,12 @@ function controlOf(servers: Servers): Control {
     // As one array: more arguments than some ten thousand do not fit on the stack.
     const rest = [keys.length, ...keys, ...args];
     return servers.on(keys[0] ?? '', async (redis) => {
+      const run = (command: string, script: string) => redis.call(command, [script, ...rest]);
       try {
-        return await redis.call('EVALSHA', [sha, ...rest]);
+        return await run('EVALSHA', sha);
       } catch (error) {
         if (!messageOf(error).startsWith('NOSCRIPT')) throw error;
-        return redis.call('EVAL', [text, ...rest]);
+        return run('EVAL', text);
       }
     });
   };

@@ -5,13 +5,14 @@
 -- something wrong. So its count is trusted only on the server process on which it was last found right here
 -- (`server` in the ledger). Otherwise entries are counted, a page per call, and Redis is told what came out.
 --
--- Counted is from `last` and `read` of the ledger, a pair that is true for ever: so many entries had ever been
--- added up to that id. Without such a pair it begins before the first entry that is still in the stream. Each
--- call moves the pair nearer to the last delivered id. (Entries that are deleted between the two are counted
--- as unread until the count begins anew, at the latest when nothing is unread.)
+-- Counted is from `last` and `read` of the ledger, a pair that is true for ever: so many entries had ever
+-- been added up to that id. Without such a pair it begins before the first entry that is still in the stream.
+-- Each call moves the pair nearer to the last delivered id. (Entries that are deleted between the two are
+-- counted as unread until the count begins anew, at the latest when nothing is unread.)
 --
 -- KEYS[1] input stream   KEYS[2] its ledger
--- ARGV[1] group  ARGV[2] entries counted at most, some 4 us each, once before and once after the last delivered
+-- ARGV[1] group
+-- ARGV[2] entries counted at most, some 4 us each: so many up to the last delivered one, and so many after it
 -- Returns {unread, pending, oldest unread id or '', oldest pending id or '', epoch or '', how}; `how` is
 --   'exact'; 'estimate': there may be fewer, and another call knows better; 'group': there is no such group,
 --   unread is all that is in the stream; 'stream': there is no such stream

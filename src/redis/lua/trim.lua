@@ -8,9 +8,10 @@
 -- can start from (lua/backlog.lua).
 --
 -- KEYS[1] input stream   KEYS[2] its ledger   KEYS[3] predictions stream
--- ARGV[1] the engine's group  ARGV[2] events kept, ms  ARGV[3] predictions kept, ms; '' as long as there is room
--- ARGV[4] entries taken out of either in one call, at most. Whole nodes go (100 entries, or 4 KiB of them), so
---   it must be well above the server's stream-node-max-entries
+-- ARGV[1] the engine's group  ARGV[2] events kept, ms
+-- ARGV[3] predictions kept, ms; '' as long as their number allows
+-- ARGV[4] entries taken out of either in one call, at most. Whole nodes go (100 entries, or 4 KiB of them),
+--   so it must be well above the server's stream-node-max-entries
 -- Returns {events taken out, predictions taken out, id below which events may go ('' when the group is
 --   missing), 1 when another call may find more, else 0}
 local input, ledger, predictions, group = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
