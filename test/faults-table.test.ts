@@ -126,9 +126,10 @@ describe('one server', () => {
     await all.exec();
   };
   const set = (name: string, value: string) => ['CONFIG', 'SET', name, value];
+  const list = async () => String(await admin.call('CLIENT', 'LIST'));
   /** The engine's connections by name. */
   const connections = async () => {
-    const lines = String(await admin.call('CLIENT', 'LIST')).split('\n');
+    const lines = (await list()).split('\n');
     const found = lines.map((line) => /^id=(\d+) .* name=(subito:\S+)/.exec(line));
     return found.flatMap((match) => (match === null ? [] : [{ id: match[1]!, name: match[2]! }]));
   };
@@ -157,7 +158,12 @@ describe('one server', () => {
         // A client that is told how long it will take waits for longer.
         restarted = server.restart().catch(() => {});
       },
-      end: () => until('it has loaded', () => admin.ping().catch(() => '')),
+      async end() {
+        await until('it has loaded', () => admin.ping().catch(() => ''));
+        // Its heartbeats are due each second, whatever Redis thinks how long it would take.
+        const works = /name=subito:control .* cmd=(?!info|hello|auth|client)/;
+        await until('the control connection works', async () => works.test(await list()), 5000);
+      },
     });
     await admin.del(...fill);
   });

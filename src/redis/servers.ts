@@ -25,6 +25,7 @@ export interface Servers {
 
 /** A connect, with its TLS handshake, that has not finished by then is given up. */
 const CONNECT_MS_MAX = 5_000;
+const LOADING_RETRY_MS = 250;
 /** A slot that is on its way arrives in milliseconds to seconds. */
 const REFUSED_RETRY_MS = 50;
 
@@ -174,6 +175,8 @@ class Client {
       maxRetriesPerRequest: 0,
       commandTimeout: commandMsMax,
       connectTimeout: CONNECT_MS_MAX,
+      // Redis guesses how long it will load; it is asked again before that.
+      maxLoadingRetryTime: LOADING_RETRY_MS,
       // It is a replica now: a new connection asks again where the name leads.
       reconnectOnError: (error: Error) => error.message.startsWith('READONLY'),
       retryStrategy: (attempt: number) => Math.min(1000, 20 * 2 ** attempt),
