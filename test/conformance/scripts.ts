@@ -1,0 +1,78 @@
+// Random calls of the engine's scripts, in the world of commands.ts.
+import type { Random } from '../support/random.ts';
+import { consumer, group, HOUR_MS, id, some, stream } from './commands.ts';
+
+/** Name, keys, arguments. */
+export type ScriptCall = readonly [string, readonly string[], readonly (string | number)[]];
+
+const LEDGER = 'ledger';
+const out = (random: Random) => (random.chance(0.05) ? 'hash' : 'out');
+const dead = (random: Random) => (random.chance(0.05) ? 'text' : 'dead');
+const realId = (random: Random) => `${random.int(1, 12)}-${random.int(0, 2)}`;
+
+export const scriptCalls: Readonly<Record<string, (random: Random) => ScriptCall>> = {
+  commit: (random) => {
+    const rows = some(random, 5, (r) => [
+      r.chance(0.1) ? '' : realId(r),
+      'k',
+      r.chance(0.3) ? 'e' : '',
+      r.int(0, 99),
+      'outputs',
+    ]);
+    const epoch = random.chance(0.5) ? 0 : random.int(1, 5);
+    const head = [group(random), 'm@1', 5, random.int(0, 20), consumer(random), epoch];
+    return ['commit', [stream(random), out(random), LEDGER], [...head, ...rows.flat()]];
+  },
+  deadletter: (random) => {
+    const rows = some(random, 4, (r) => [realId(r), r.pick(['invalid', 'failed']), 'why']);
+    return ['deadletter', [stream(random), dead(random), LEDGER], [group(random), ...rows.flat()]];
+  },
+  claim: (random) => {
+    const idle = () => (random.chance(0.6) ? 0 : HOUR_MS / 2);
+    const after = random.chance(0.6) ? '' : realId(random);
+    const limits = [random.int(0, 6), random.int(0, 3), random.int(0, 1), random.int(1, 5)];
+    const argv = [group(random), consumer(random), idle(), idle(), after, ...limits, HOUR_MS / 2];
+    return ['claim', [stream(random), LEDGER], argv];
+  },
+  regroup: (random) => {
+    const key = stream(random);
+    if (random.chance(0.3)) return ['regroup', [key, LEDGER], [group(random), '', '', '', 0]];
+    const read = random.chance(0.3) ? '' : random.int(0, 10);
+    const last = random.chance(0.3) ? '0-0' : realId(random);
+    const ids = random.chance(0.3) ? [] : some(random, 4, realId);
+    return ['regroup', [key, LEDGER], [group(random), last, '0-0', read, random.int(0, 6), ...ids]];
+  },
+  release: (random) => [
+    'release',
+    [stream(random), 'text'],
+    [group(random), consumer(random), random.int(0, 3), HOUR_MS, ...some(random, 3, realId)],
+  ],
+  reap: (random) => {
+    if (random.chance(0.3)) return ['reap', [stream(random)], [group(random), 0]];
+    return ['reap', [stream(random), 'text', 'none'], [group(random), 0, consumer(random), consumer(random)]];
+  },
+  occupy: (random) => ['occupy', [random.chance(0.9) ? 'text' : 's'], [random.int(0, 2), 50 * HOUR_MS, '1']],
+  vacate: (random) => ['vacate', ['text'], [random.int(0, 2)]],
+  trim: (random) => {
+    const keepMs = random.chance(0.5) ? 0 : HOUR_MS;
+    const oldMs = random.chance(0.5) ? '' : random.pick([0, HOUR_MS]);
+    return ['trim', [stream(random), LEDGER, out(random)], [group(random), keepMs, oldMs, random.int(4, 20)]];
+  },
+  backlog: (random) => ['backlog', [stream(random), LEDGER], [group(random), random.int(1, 6)]],
+  inspect: (random) => ['inspect', [stream(random)], [group(random)]],
+  letters: (random) => [
+    'letters',
+    ['dead'],
+    random.chance(0.5) ? ['+', '-', random.int(1, 9), 'newest'] : ['-', '+', random.int(1, 9), 'oldest'],
+  ],
+  requeue: (random) => [
+    'requeue',
+    [stream(random), dead(random), 'receipts'],
+    [random.pick(['dry', 'wet']), 100, ...some(random, 2, id)],
+  ],
+  drop: (random) => [
+    'drop',
+    [dead(random), 'receipts'],
+    [random.pick(['dry', 'wet']), 100, ...some(random, 2, id)],
+  ],
+};
