@@ -166,6 +166,12 @@ async function serverPid(redis: Redis): Promise<number> {
   return Number(/process_id:(\d+)/.exec(await redis.info('server'))?.[1]);
 }
 
+/** The port that the server of `dir` was last given; null where there was none. It need not run any more. */
+export async function embeddedPort(dir: string): Promise<number | null> {
+  const port = Number(await readFile(join(dir, PORT_FILE), 'utf8').catch(() => ''));
+  return Number.isInteger(port) && port >= 1 && port <= 65_535 ? port : null;
+}
+
 interface Running {
   readonly owner: Redis;
   readonly port: number;
@@ -173,13 +179,8 @@ interface Running {
 
 /** The server that already runs on `dir`, if the port file names one and it really is that one. */
 async function findRunning(dir: string): Promise<Running | undefined> {
-  let port: number;
-  try {
-    port = Number(await readFile(join(dir, PORT_FILE), 'utf8'));
-  } catch {
-    return undefined;
-  }
-  if (!Number.isInteger(port) || port < 1 || port > 65_535) return undefined;
+  const port = await embeddedPort(dir);
+  if (port === null) return undefined;
   const owner = connection(port);
   try {
     // The port may have gone to somebody else's Redis, or to something that is no Redis at all.
