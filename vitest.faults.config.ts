@@ -8,6 +8,8 @@ export default defineConfig({
     // One file at a time: the recovery times are measured.
     maxWorkers: 1,
     env: { SUBITO_FAULTS: 'long' },
+    // Tests that mostly wait, and start several processes each.
+    maxConcurrency: 3,
     testTimeout: 240_000,
     hookTimeout: 60_000,
     reporters: ['./test/support/reporter.ts'],

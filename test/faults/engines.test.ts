@@ -1,13 +1,16 @@
 // Engines that are killed, paused and taken away under load.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, expect } from 'vitest';
-import { pick, scenario } from './harness/scenario.ts';
-import { measured, printTimings } from './harness/timings.ts';
+import { pick } from './harness/forms.ts';
+import { scenario } from './harness/scenario.ts';
+import { measured, measuredPromise, printTimings } from './harness/timings.ts';
 import { CLAIM_IDLE_MS, type World } from './harness/world.ts';
 
 afterAll(printTimings);
 
 const KILLS = 5;
+/** Before it is given up: a machine may have much else to do. */
+const WAIT_MS = 60_000;
 /** What the project promises beyond the claim time. */
 const RECOVERY_MS = CLAIM_IDLE_MS + 2000;
 
@@ -22,7 +25,7 @@ async function inHand(world: World): Promise<string[]> {
 
 scenario('SIGKILL of the engine mid-batch, five times in a row under load', {}, async (world) => {
   const { process } = world.engine(0);
-  world.producer.start(pick(1000, 3000));
+  world.producer.start(pick(300, 3000));
   let left = 0;
   for (let round = 0; round < KILLS; round += 1) {
     await world.flows();
@@ -33,7 +36,7 @@ scenario('SIGKILL of the engine mid-batch, five times in a row under load', {}, 
     left += ids.length;
     world.note(`killed with ${ids.length} in hand`);
     await process.start();
-    if (ids.length > 0) await world.settledIds(ids, 20_000);
+    if (ids.length > 0) await world.settledIds(ids, WAIT_MS);
   }
   // Else this shows nothing.
   expect(left).toBeGreaterThan(0);
@@ -53,7 +56,7 @@ scenario(
   'SIGKILL of one of two engines: the other settles its events',
   { engines: 2, concurrent: true, ...slow },
   async (world) => {
-    world.producer.start(200);
+    world.producer.start(100);
     await world.flows();
     for (let round = 0; round < pick(1, 4); round += 1) {
       await sleep(500);
@@ -62,10 +65,9 @@ scenario(
       const beginMs = performance.now();
       const ids = await world.pending();
       world.note(`killed with ${ids.length} in hand`);
-      await world.settledIds(ids, 20_000);
-      const ms = performance.now() - beginMs;
-      measured('SIGKILL of an engine until another has settled its events', ms, RECOVERY_MS);
-      expect(ms).toBeLessThan(RECOVERY_MS);
+      await world.settledIds(ids, WAIT_MS);
+      const what = 'SIGKILL of an engine until another has settled its events';
+      measuredPromise(what, performance.now() - beginMs, RECOVERY_MS);
       await world.engine(0).process.start();
     }
   },
@@ -75,7 +77,7 @@ scenario(
   'an engine is paused past the claim time, another serves its events, and it wakes up',
   { engines: 2, concurrent: true, ...slow },
   async (world) => {
-    world.producer.start(200);
+    world.producer.start(100);
     await world.flows();
     for (let round = 0; round < pick(1, 4); round += 1) {
       await sleep(500);
@@ -86,7 +88,7 @@ scenario(
       const ids = await world.pending();
       world.note(`paused, ${ids.length} in hand`);
       await sleep(CLAIM_IDLE_MS + 500);
-      await world.settledIds(ids, 20_000);
+      await world.settledIds(ids, WAIT_MS);
       measured('SIGSTOP of an engine until another has settled its events', performance.now() - beginMs);
       world.engine(0).process.resume();
       world.note('resumed');
@@ -103,10 +105,10 @@ scenario(
     concurrent: true,
     model: 'trouble',
     data: () => ({ do: 'spin', ms: 10 }),
-    limits: { stop_ms_max: 900, infer_ms_max: 900, batch_rows_max: 32, claim_idle_ms: 30_000 },
+    limits: { stop_ms_max: 900, infer_ms_max: 900, batch_rows_max: 32, claim_idle_ms: 600_000 },
   },
   async (world) => {
-    void world.producer.send(800);
+    void world.producer.send(450);
     await world.flows();
     await sleep(300);
     world.note('SIGTERM');
@@ -115,7 +117,7 @@ scenario(
     const ids = await world.pending();
     world.note(`it left; ${ids.length} are pending`);
     expect(ids.length).toBeGreaterThan(0);
-    await world.settledIds(ids, 25_000);
+    await world.settledIds(ids, WAIT_MS);
     measured('SIGTERM during a burst until the other has settled the leftovers', performance.now() - beginMs);
   },
 );

@@ -6,14 +6,15 @@ import { afterAll, expect } from 'vitest';
 import { until } from '../support/core.ts';
 import { Random } from '../support/random.ts';
 import { startRedis } from '../support/redis.ts';
+import { pick } from './harness/forms.ts';
 import { FaultProxy } from './harness/proxy.ts';
-import { pick, scenario } from './harness/scenario.ts';
-import { measured, printTimings } from './harness/timings.ts';
+import { scenario } from './harness/scenario.ts';
+import { measured, measuredPromise, printTimings } from './harness/timings.ts';
 import type { World } from './harness/world.ts';
 
 afterAll(printTimings);
 
-const RATE = pick(800, 2000);
+const RATE = pick(400, 2000);
 const FLOW_MS = 1000;
 
 function refuseEngines(world: World): void {
@@ -24,9 +25,7 @@ function refuseEngines(world: World): void {
 async function recover(world: World, what: string): Promise<void> {
   world.producer.start(RATE);
   for (const { proxy } of world.engines) proxy.accept();
-  const ms = await world.flows();
-  measured(`${what}: Redis back until events are settled again`, ms, FLOW_MS);
-  expect(ms).toBeLessThan(pick(2 * FLOW_MS, FLOW_MS));
+  measuredPromise(`${what}: Redis back until events are settled again`, await world.flows(), FLOW_MS);
 }
 
 /** Kills Redis under load and starts it again. Returns how many confirmed events are lost. */
@@ -70,6 +69,14 @@ scenario(
         const bytes = random.int(1, 60_000);
         world.note(`${bytes} bytes cut off`);
         truncateSync(file, Math.max(0, statSync(file).size - bytes));
+      });
+      // Where the end was cut off within a transaction, Redis forgets the beginning of that transaction but
+      // leaves it in the file (seen with 7.0.15): the next start would carry it out together with what came
+      // since. A new file is what an operator needs too.
+      await world.client.bgrewriteaof();
+      await until('the file is written anew', async () => {
+        const info = await world.client.info('persistence');
+        return info.includes('aof_rewrite_in_progress:0') && info.includes('aof_rewrite_scheduled:0');
       });
       await recover(world, 'truncated append-only file');
     }

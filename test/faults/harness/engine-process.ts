@@ -7,7 +7,8 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
-const READY_MS_MAX = 30_000;
+const READY_MS_MAX = 100_000;
+const STARTS_MAX = 20;
 const LOG_LINES_MAX = 60;
 
 export class EngineProcess {
@@ -53,7 +54,7 @@ export class EngineProcess {
     child.stderr.on('data', (bytes: Buffer) => this.#keep(bytes.toString()));
     child.once('exit', (code, signal) => {
       this.#note(`ended: ${signal ?? code}`);
-      if (this.supervised && child === this.#child) void this.start().catch(() => {});
+      if (this.supervised && child === this.#child) void this.startAgain().catch(() => {});
     });
     const ready = new Promise<void>((resolve) => {
       child.stdout.on('data', (bytes: Buffer) => {
@@ -72,6 +73,17 @@ export class EngineProcess {
     });
     await Promise.race([ready, late, ended]).finally(() => clearTimeout(timer));
     ended.catch(() => {});
+  }
+
+  /** As a supervisor would: again and again, for an engine does not start while Redis is away. */
+  async startAgain(): Promise<void> {
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        return await this.start();
+      } catch (error) {
+        if (attempt === STARTS_MAX || !String(error).includes('REDIS_UNREACHABLE')) throw error;
+      }
+    }
   }
 
   /** Resolves when the process is gone, with its exit code, or null when a signal ended it. */

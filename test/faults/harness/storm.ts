@@ -117,14 +117,14 @@ async function carryOut(world: World, fault: Fault, busy: Set<object>): Promise<
         process
           .kill()
           .then(over)
-          .then(() => process.start()),
+          .then(() => process.startAgain()),
       );
     case 'stop':
       return alone(busy, process, () =>
         process
           .terminate()
           .then(over)
-          .then(() => process.start()),
+          .then(() => process.startAgain()),
       );
     case 'pause':
       return alone(busy, process, async () => {

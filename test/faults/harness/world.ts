@@ -42,7 +42,9 @@ export interface Engine {
 
 export const CLAIM_IDLE_MS = 2000;
 const LIMITS = { claim_idle_ms: CLAIM_IDLE_MS, infer_ms_max: 900, read_block_ms: 500, stop_ms_max: 5000 };
-const SETTLE_MS_MAX = 45_000;
+/** Trimming is at work in every scenario. */
+const EVENTS_KEEP_MS = 500;
+const SETTLE_MS_MAX = 90_000;
 /** A duplicate would come from somebody who is late. */
 const LINGER_MS = 300;
 const FEATURES = Buffer.alloc(256);
@@ -107,7 +109,15 @@ export class World {
     const proxy = await FaultProxy.to(this.redis.port);
     const config = {
       redis: { url: `redis://127.0.0.1:${proxy.port}` },
-      streams: [{ name: STREAM, group: GROUP, model: this.#options.model ?? 'mlp', ...this.#options.stream }],
+      streams: [
+        {
+          name: STREAM,
+          group: GROUP,
+          model: this.#options.model ?? 'mlp',
+          events_keep_ms: EVENTS_KEEP_MS,
+          ...this.#options.stream,
+        },
+      ],
       models: { path: this.#models },
       workers: { max: 1 },
       gateway: { port: 0 },
@@ -183,8 +193,18 @@ export class World {
     }
   }
 
+  /** Resolves when event `n` has an outcome. */
+  async settledEvent(n: number, msMax: number): Promise<void> {
+    const giveUpAt = performance.now() + msMax;
+    while (this.outcomes.of(n).length === 0) {
+      if (performance.now() > giveUpAt) throw new Error(`event ${n} was not settled in ${msMax} ms`);
+      await sleep(5);
+      await this.outcomes.read();
+    }
+  }
+
   /** Resolves when an outcome is committed from now on; with the milliseconds until then. */
-  async flows(msMax = 20_000): Promise<number> {
+  async flows(msMax = 60_000): Promise<number> {
     const beginMs = performance.now();
     const last = async () => (await this.client.xrevrange('predictions', '+', '-', 'COUNT', 1))[0]?.[0];
     const before = await last();
@@ -254,7 +274,7 @@ export class World {
     const parts = ['faults:', ...this.#journal.slice(-40).map((line) => `  ${line}`)];
     const ask = async (...command: readonly [string, ...string[]]) => {
       const answer = await this.client.call(...command).catch((error: Error) => error.message);
-      parts.push(`${command.join(' ')}: ${JSON.stringify(answer).slice(0, 1500)}`);
+      parts.push(`${command.join(' ')}: ${JSON.stringify(answer).replaceAll('\\u0000', '').slice(0, 900)}`);
     };
     await ask('XINFO', 'STREAM', STREAM);
     await ask('XINFO', 'GROUPS', STREAM);
