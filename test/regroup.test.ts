@@ -238,6 +238,18 @@ test('memory that is used up does not keep the group from being made', async () 
   expect((await pending()).map(([id]) => id)).toEqual([ids[0]]);
 });
 
+test('ids of the future are no clock: all outcomes are read', async () => {
+  await ensureGroup(control, STREAMS);
+  const ids = [1, 2, 3].map((n) => `${Date.now() + 1e9}-${n}`);
+  for (const id of ids) await redis.xadd('events', id, 'key', 'k');
+  await read(3);
+  for (const id of ids.slice(0, 2)) await settle(id);
+  await redis.hset(LEDGER, { 'g:floor': ids[0]!, 'g:last': ids[2]!, 'g:added': 3 });
+  await redis.xgroup('DESTROY', 'events', 'g');
+  await ensureGroup(control, STREAMS);
+  expect((await pending()).map(([id]) => id)).toEqual([ids[2]]);
+});
+
 test('more than can be made pending in one call: the rest is unread again, and that is said', async () => {
   const notices = collectNotices();
   await ensureGroup(control, STREAMS);

@@ -72,7 +72,6 @@ local function exactly(unread)
 end
 
 if oldestUnread == '' then return exactly(0) end
-if oldestUnread == first then return exactly(length) end
 if lag and known[1] == server and lag > 0 and lag <= length then return answer(lag, 'exact') end
 
 local last, read = known[2], tonumber(known[3])
