@@ -147,7 +147,7 @@ test('list: newest first, as many as asked, counted by reason, keys only when as
   const [head, first, second, more, counts] = text.trimEnd().split('\n');
   expect(head).toMatch(/^ID +AGE +REASON +MODEL +DELIVERIES +DETAIL$/);
   // What would clear the operator's screen is spelled out.
-  expect(first).toMatch(/ms +invalid +skip@3 +2 +heard: \\u\{1b\}\[2Jis no$/);
+  expect(first).toMatch(/ \d+ (?:ms|s|min) +invalid +skip@3 +2 +heard: \\u\{1b\}\[2Jis no$/);
   expect(second).toContain(' 2 d ');
   expect([more, counts]).toEqual([
     '... 1 older; --limit shows more',
@@ -591,7 +591,7 @@ test('with an engine: an event that dies, is put back and dies again', { timeout
   try {
     const given = { redis: own.url };
     const dead = (count: number) =>
-      until(`${count} died`, async () => (await client.xlen('deadletters')) === count);
+      until(`${count} died`, async () => (await client.xlen('deadletters')) === count, 30_000);
     const source = String(await client.xadd('events', '*', 'key', 'me', 'data', '{"nothing":1}'));
     await dead(1);
     const [letter] = json<Listed>(await run('list', [], { ...given, json: true })).letters;
@@ -599,10 +599,14 @@ test('with an engine: an event that dies, is put back and dies again', { timeout
     const { id } = letter as Fields;
     expect((await run('show', [id!], given)).out).toContain('"nothing": 1');
     expect((await run('requeue', [id!], given)).code).toBe(0);
-    await until('it died again', async () => {
-      const [again] = await entries(client, 'deadletters');
-      return again !== undefined && again['source'] !== source;
-    });
+    await until(
+      'it died again',
+      async () => {
+        const [again] = await entries(client, 'deadletters');
+        return again !== undefined && again['source'] !== source;
+      },
+      30_000,
+    );
     const [receipt] = await entries(client, RECEIPTS);
     const [again] = await entries(client, 'deadletters');
     expect(receipt).toEqual({ source, deadletter: id, to: again?.['source'] });

@@ -67,7 +67,7 @@ test.each([
   expect(err).toContain(text);
 });
 
-test.each(['serve', 'demo', 'load', 'models', 'audit', 'config'])(
+test.each(['serve', 'demo', 'load', 'models', 'audit', 'deadletters', 'config'])(
   '%s --help explains itself',
   async (command) => {
     const { code, out, err } = await subito([command, '--help']);

@@ -186,7 +186,7 @@ export class Moves {
 }
 
 export function formatMoves(report: MoveReport): string {
-  const { action, dry_run: dryRun, moved, gone, refused, refusals, letters } = report;
+  const { refused, refusals, letters } = report;
   const lines = letters
     .filter(({ to }) => to !== '')
     .slice(0, SHOWN_MAX)
@@ -194,10 +194,15 @@ export function formatMoves(report: MoveReport): string {
   for (const { stream, id, why } of refusals.slice(0, SHOWN_MAX))
     lines.push(`${id} of ${stream} refused: ${why}`);
   if (refused > SHOWN_MAX) lines.push(`... and ${refused - SHOWN_MAX} more refused; --json has more of them`);
+  lines.push(summaryOf(report));
+  return `${lines.join('\n')}\n`;
+}
+
+/** `3 requeued, 1 refused` */
+export function summaryOf({ action, dry_run: dryRun, moved, refused, gone }: MoveReport): string {
   const done = action === 'requeue' ? 'requeued' : 'dropped';
   const parts = [`${moved} ${dryRun ? `would be ${done}` : done}`];
   if (refused > 0) parts.push(`${refused} refused`);
   if (gone > 0) parts.push(`${gone} gone meanwhile`);
-  lines.push(parts.join(', '));
-  return `${lines.join('\n')}\n`;
+  return parts.join(', ');
 }

@@ -17,11 +17,12 @@ import {
 import { type MoveAction, moveLetters } from '../ledger/deadletters-move.ts';
 import { entryId, idRange } from '../ledger/deadletters-range.ts';
 import { exportLine, letterReport, letterText } from '../ledger/deadletters-view.ts';
+import { Progress } from '../ledger/progress.ts';
 import { nearest } from '../nearest.ts';
 import type { Control } from '../redis/control.ts';
 import { openControl, operatorConfig } from './control.ts';
-import { confirm, Progress } from './deadletters-dialog.ts';
-import { formatList, formatMoves, Listing, type MoveReport, Moves } from './deadletters-report.ts';
+import { confirm } from './deadletters-dialog.ts';
+import { formatList, formatMoves, Listing, type MoveReport, Moves, summaryOf } from './deadletters-report.ts';
 
 export type LetterAction = 'list' | 'show' | 'requeue' | 'drop' | 'export';
 
@@ -118,6 +119,14 @@ function filterOf({ reason, model, since, until }: Given): {
   };
 }
 
+function progressOn({ err }: CommandIo): Progress {
+  return new Progress({
+    write: (text) => err.write(text),
+    live: err.isTTY === true,
+    now: () => performance.now(),
+  });
+}
+
 async function selectAll({ control, partitions, given }: Session): Promise<Selection[]> {
   const { filter, range } = filterOf(given);
   const found = await Promise.all(partitions.map((each) => select(control, each, range, filter)));
@@ -127,14 +136,14 @@ async function selectAll({ control, partitions, given }: Session): Promise<Selec
 async function list(session: Session): Promise<number> {
   const { control, given, json, io } = session;
   const listing = new Listing(limitOf(given['limit']));
-  const progress = new Progress(io.err, 'looked at');
+  const progress = progressOn(io);
   for (const selection of await selectAll(session)) {
     for await (const page of summaries(control, selection, 'newest')) {
       listing.add(page);
-      progress.at(listing.total);
+      progress.say(() => `${listing.total} dead letters so far`);
     }
   }
-  progress.end();
+  progress.clear();
   const shown = { keys: given['keys'] === true, nowMs: io.nowMs() };
   io.out.write(json ? `${JSON.stringify(listing.report(shown))}\n` : formatList(listing, shown));
   return 0;
@@ -225,16 +234,16 @@ async function moveChosen(session: Session, action: MoveAction, moves: Moves): P
   const dryRun = given['dryRun'] === true;
   const selections = await selectAll(session);
   if (!dryRun && given['yes'] !== true && !(await agreed(session, action, selections))) return false;
-  const progress = new Progress(io.err, action === 'requeue' ? 'requeued' : 'dropped');
+  const progress = progressOn(io);
   try {
     for (const selection of selections) {
       for await (const page of summaries(control, selection)) {
         for await (const some of moveLetters(control, action, page, dryRun)) moves.add(some);
-        progress.at(moves.total);
+        progress.say(() => summaryOf(moves.report()));
       }
     }
   } finally {
-    progress.end();
+    progress.clear();
   }
   return true;
 }
@@ -274,17 +283,17 @@ function outcome(report: MoveReport, partitions: readonly StreamPartition[]): nu
 
 async function exportAll(session: Session): Promise<number> {
   const { control, io } = session;
-  const progress = new Progress(io.err, 'exported');
+  const progress = progressOn(io);
   let lines = 0;
   for (const selection of await selectAll(session)) {
     for await (const letter of wholeLetters(control, selection)) {
       // A reader that is slower than Redis holds up the reading, not our memory.
       if (!io.out.write(`${exportLine(letter)}\n`)) await drained(io.out);
       lines += 1;
-      progress.at(lines);
+      progress.say(() => `${lines} exported`);
     }
   }
-  progress.end();
+  progress.clear();
   return 0;
 }
 
