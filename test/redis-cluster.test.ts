@@ -1,7 +1,7 @@
 // The whole engine on a real Redis Cluster: slots that move and masters that die while events flow.
 import { rmSync } from 'node:fs';
 import type { Cluster } from 'ioredis';
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest';
 import { connect } from '../src/client/client.ts';
 import { loadConfig } from '../src/config.ts';
 import { type Engine, startEngine } from '../src/engine.ts';
@@ -11,6 +11,9 @@ import { startCluster, type TestCluster, type TestNode } from './support/cluster
 import { until } from './support/core.ts';
 import { MLP, modelsDir } from './support/engine.ts';
 import { eachOnce, entriesOf, flows, type Part, Producer, partsOf } from './support/survive.ts';
+
+// Servers agree among themselves in seconds; a busy machine takes its time.
+vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 });
 
 const parts = partsOf(4);
 const features = Buffer.alloc(256);

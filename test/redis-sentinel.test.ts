@@ -1,13 +1,16 @@
 // The whole engine behind real Sentinels: the master dies, or hands over, while events flow.
 import { rmSync } from 'node:fs';
 import { Redis } from 'ioredis';
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest';
 import { loadConfig } from '../src/config.ts';
 import { type Engine, startEngine } from '../src/engine.ts';
 import { until } from './support/core.ts';
 import { MLP, modelsDir } from './support/engine.ts';
 import { MASTER_NAME, startSentinels, type TestSentinels } from './support/sentinel.ts';
 import { eachOnce, entriesOf, flows, Producer, partsOf } from './support/survive.ts';
+
+// Servers agree among themselves in seconds; a busy machine takes its time.
+vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 });
 
 const parts = partsOf(1);
 const features = Buffer.alloc(256);

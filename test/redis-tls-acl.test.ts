@@ -4,7 +4,7 @@ import { globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Cluster, Redis } from 'ioredis';
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest';
 import { loadConfig } from '../src/config.ts';
 import { type Engine, startEngine } from '../src/engine.ts';
 import { freePort } from '../src/redis/embedded.ts';
@@ -14,6 +14,9 @@ import { MLP, modelsDir } from './support/engine.ts';
 import { startRedis, type TestRedis } from './support/redis.ts';
 import { MASTER_NAME, Sentinel } from './support/sentinel.ts';
 import { eachOnce, flows, Producer, partsOf } from './support/survive.ts';
+
+// Servers agree among themselves in seconds; a busy machine takes its time.
+vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 });
 
 const dir = mkdtempSync(join(tmpdir(), 'subito-tls-'));
 const file = (name: string) => join(dir, name);

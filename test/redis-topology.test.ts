@@ -1,6 +1,6 @@
 // Who serves a key: asked of real clusters and real Sentinels.
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterEach, describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 import type { RedisConfig } from '../src/config.ts';
 import { type Control, connectControl } from '../src/redis/control.ts';
 import { freePort } from '../src/redis/embedded.ts';
@@ -12,6 +12,9 @@ import { startCluster, type TestCluster, type TestNode } from './support/cluster
 import { until } from './support/core.ts';
 import { startRedis, type TestRedis } from './support/redis.ts';
 import { MASTER_NAME, Sentinel } from './support/sentinel.ts';
+
+// Servers agree among themselves in seconds; a busy machine takes its time.
+vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 });
 
 const cleanups: (() => unknown)[] = [];
 afterEach(async () => {
