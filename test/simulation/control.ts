@@ -12,6 +12,8 @@ const COMMAND_MS_MAX = 5_000;
 interface Asked {
   readonly resolve: (value: Value) => void;
   readonly reject: (error: Error) => void;
+  /** It is not waited for any more. */
+  readonly done: () => void;
 }
 
 /** As ioredis hands it on: text, or bytes. */
@@ -107,14 +109,14 @@ export class SimControl implements Control {
         this.wire = wire;
         wire.client.name = 'control';
       }
-      const asked = { resolve, reject };
-      this.#asked.push(asked);
-      this.wire.send(encodeCommand(args));
-      clock.later(COMMAND_MS_MAX, () => {
+      const timeOut = () => {
         fail('Command timed out');
         // ioredis would go on; a connection that answers nothing is replaced in the end.
         if (this.wire?.isSilent === true && this.#asked.includes(asked)) this.#lost('Connection is closed.');
-      });
+      };
+      const asked: Asked = { resolve, reject, done: clock.later(COMMAND_MS_MAX, timeOut) };
+      this.#asked.push(asked);
+      this.wire.send(encodeCommand(args));
     });
   }
 
@@ -124,6 +126,7 @@ export class SimControl implements Control {
       const value = this.#replies.next();
       if (value === undefined) return;
       const asked = this.#asked.shift();
+      asked?.done();
       if (value instanceof ErrorReply) asked?.reject(new Error(value.text));
       else asked?.resolve(value);
     }
@@ -132,6 +135,9 @@ export class SimControl implements Control {
   #lost(reason: string): void {
     this.wire?.close();
     this.wire = null;
-    for (const { reject } of this.#asked.splice(0)) reject(new Error(reason));
+    for (const { reject, done } of this.#asked.splice(0)) {
+      done();
+      reject(new Error(reason));
+    }
   }
 }

@@ -60,6 +60,7 @@ const pause = withEngine((world, engine) => {
 
 const kill = withEngine((world, engine) => {
   world.note(`${engine.process.name} is killed`);
+  world.disruptions += 1;
   world.kill(engine);
   if (world.random.chance(0.7)) world.clock.later(span(world), () => world.startEngine(), null);
 });

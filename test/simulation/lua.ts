@@ -224,8 +224,8 @@ export class LuaMachine {
   }
 
   /**
-   * redis.call and redis.pcall: what is on the stack is the command; leaves the reply there instead. True when
-   * it is an error.
+   * redis.call and redis.pcall: what is on the stack is the command; leaves the reply there instead. True
+   * when it is an error.
    */
   #called(): boolean {
     const c = this.#c;

@@ -42,6 +42,8 @@ export class Client {
   readonly id: number;
   readonly reply: (value: Value) => void;
   name = '';
+  /** Who connected, for traces. */
+  owner = '';
   /** Ends its wait. */
   waiting: ((value: Value) => void) | null = null;
   /** Commands that came while it waited. */
@@ -50,6 +52,10 @@ export class Client {
   constructor(id: number, reply: (value: Value) => void) {
     this.id = id;
     this.reply = reply;
+  }
+
+  get label(): string {
+    return `${this.owner} ${this.name.replace(/^subito:(\w+).*/, '$1')}#${this.id}`;
   }
 }
 

@@ -1,5 +1,7 @@
 // The simulated Redis and the ways to it: a model that can stand still, end, come back without what it had
 // written last, or be replaced by a copy that lags behind.
+import { readdirSync } from 'node:fs';
+import { loadScript } from '../../src/redis/scripts.ts';
 import type { Random } from '../support/random.ts';
 import type { Clock } from './clock.ts';
 import { type Client, Model } from './model.ts';
@@ -31,7 +33,7 @@ export class Server {
       nowMs: () => clock.wallMs,
       nodeEntries: NODE_ENTRIES,
       later: (ms, run) => clock.later(ms, run, null),
-      runId: name,
+      runId: name.replace('redis', '').padStart(40, 'a'),
     });
     if (store !== undefined) this.model.store = store;
   }
@@ -43,12 +45,12 @@ export class Server {
   }
 
   execute(client: Client, args: readonly string[]): void {
-    this.#trace?.(`${this.name} <- ${client.name} ${shortCommand(args)}`);
+    this.#trace?.(`${this.name} <- ${client.label} ${shortCommand(args)}`);
     this.watch(args, () => this.model.execute(client, args));
   }
 
   replied(client: Client, value: Value): void {
-    this.#trace?.(`${this.name} -> ${client.name} ${shortValue(value)}`);
+    this.#trace?.(`${this.name} -> ${client.label} ${shortValue(value)}`);
   }
 
   /** Every connection ends; the process may be gone with them. */
@@ -90,6 +92,7 @@ export class Wire {
     this.#onBytes = onBytes;
     this.#onClose = onClose;
     this.client = server.model.connect((value) => this.#reply(value));
+    this.client.owner = clock.owner?.name ?? '';
     server.wires.add(this);
   }
 
@@ -182,16 +185,25 @@ export class Wire {
   }
 }
 
-const TEXT_MAX = 160;
+const TEXT_MAX = 600;
+/** Names of the engine's scripts by what EVALSHA calls them. */
+const SCRIPTS = new Map(
+  readdirSync(new URL('../../src/redis/lua/', import.meta.url)).map((file) => {
+    const name = file.replace('.lua', '');
+    return [loadScript(name).sha, name];
+  }),
+);
 
-export function shortCommand(args: readonly string[]): string {
-  const shown = args.map((arg) =>
-    arg.startsWith('#!lua') ? '...' : arg.length > 60 ? `${arg.slice(0, 20)}..` : arg,
-  );
-  return shown.join(' ').slice(0, TEXT_MAX);
+/** A command in a line; scripts by their name. */
+function shortCommand(args: readonly string[]): string {
+  const shown = args.map((arg) => (arg.startsWith('#!lua') ? '(script)' : (SCRIPTS.get(arg) ?? arg)));
+  return shown
+    .map((arg) => (arg.length > 100 ? `${arg.slice(0, 40)}..` : arg))
+    .join(' ')
+    .slice(0, TEXT_MAX);
 }
 
-export function shortValue(value: Value): string {
+function shortValue(value: Value): string {
   if (value instanceof ErrorReply) return `-${value.text}`;
   return JSON.stringify(value, (_, item) => (typeof item === 'symbol' ? null : item)).slice(0, TEXT_MAX);
 }

@@ -13,7 +13,7 @@ import type { Store } from './store.ts';
 
 const QUIET_MS_MAX = 300_000;
 /** After all is settled: late packets, late timers. */
-const AFTERMATH_MS = 5_000;
+const AFTERMATH_MS = 3_000;
 const CHECK_EVERY = 40;
 
 /** What a copy of the server's state knows. */
@@ -71,7 +71,7 @@ export class World {
     }));
     this.settings = {
       partitions: this.partitions,
-      claimIdleMs: random.pick([1_000, 3_000, 15_000]),
+      claimIdleMs: random.pick([1_000, 1_000, 3_000, 15_000]),
       deliveriesMax: 5,
       rowsMax: random.int(2, 8),
       batches: random.int(3, 6),
@@ -91,7 +91,7 @@ export class World {
 
   newServer(store?: Store): Server {
     this.#servers += 1;
-    const server = new Server(this.#servers.toString(16).padStart(40, 'a'), this.clock, this.trace, store);
+    const server = new Server(`redis${this.#servers}`, this.clock, this.trace, store);
     const trimSha = loadScript('trim').sha;
     server.watch = (args, run) => {
       if (args[0] === 'EVAL' || args[1] === trimSha) this.ledger.watchTrim(server, args, run);
@@ -151,7 +151,6 @@ export class World {
   }
 
   kill(engine: SimEngine): void {
-    this.disruptions += 1;
     this.engines.delete(engine);
     engine.process.isDead = true;
     for (const wire of engine.wires) wire.close();
@@ -187,7 +186,7 @@ export class World {
       this.#produced += 1;
       const at = random.next();
       const kind: Kind =
-        at < 0.004
+        at < 0.001
           ? 'poison'
           : at < 0.01
             ? 'killer'
@@ -235,7 +234,7 @@ export class World {
 
   async #run(): Promise<void> {
     const { random, clock } = this;
-    const lengthMs = random.pick([300, 2_000, 8_000, 20_000]);
+    const lengthMs = random.pick([200, 500, 2_000, 2_000, 8_000]);
     for (let left = random.int(1, 3); left > 0; left -= 1)
       clock.at(random.chance(0.5) ? 0 : (random.next() * lengthMs) / 2, () => this.startEngine(), null);
     for (let left = random.int(3, 40); left > 0; left -= 1)
