@@ -48,7 +48,7 @@ scenario('SIGKILL of the engine mid-batch, five times in a row under load', {}, 
 /** Each batch takes a while, so that there is always one in hand. */
 const slow = {
   model: 'trouble',
-  data: () => ({ do: 'spin', ms: 2 }),
+  data: () => ({ do: 'wait', ms: 2 }),
   limits: { batch_rows_max: 64 },
 } as const;
 
@@ -104,7 +104,7 @@ scenario(
     engines: 2,
     concurrent: true,
     model: 'trouble',
-    data: () => ({ do: 'spin', ms: 10 }),
+    data: () => ({ do: 'wait', ms: 10 }),
     limits: { stop_ms_max: 900, infer_ms_max: 900, batch_rows_max: 32, claim_idle_ms: 600_000 },
   },
   async (world) => {

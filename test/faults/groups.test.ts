@@ -87,7 +87,7 @@ scenario(
   {
     engines: 2,
     model: 'trouble',
-    data: () => ({ do: 'spin', ms: 2 }),
+    data: () => ({ do: 'wait', ms: 2 }),
     limits: { batch_rows_max: 64 },
   },
   async (world) => {

@@ -11,7 +11,7 @@ const EVENTS = 120;
 const POISON = [0, 57] as const;
 
 function poisoned(what: string): (n: number) => object {
-  return (n) => (POISON.includes(n as 0) ? { do: what } : { do: 'spin', ms: 1 });
+  return (n) => (POISON.includes(n as 0) ? { do: what } : { do: 'wait', ms: 1 });
 }
 
 async function run(world: World): Promise<void> {

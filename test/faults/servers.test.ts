@@ -155,7 +155,7 @@ scenario(
   {
     redis: { appendonly: true },
     model: 'trouble',
-    data: () => ({ do: 'spin', ms: 10 }),
+    data: () => ({ do: 'wait', ms: 10 }),
     limits: { batch_rows_max: 8 },
   },
   async (world) => {

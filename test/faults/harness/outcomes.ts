@@ -25,6 +25,7 @@ export class Outcomes {
   /** Last entry seen of each stream. */
   readonly #last = new Map<string, string>();
   readonly #byEvent = new Map<number, Outcome[]>();
+  readonly #sources = new Set<string>();
 
   constructor(redis: Redis, streams: readonly string[] = ['predictions', 'deadletters']) {
     this.#redis = redis;
@@ -50,6 +51,7 @@ export class Outcomes {
   async readAgain(): Promise<void> {
     this.#last.clear();
     this.#byEvent.clear();
+    this.#sources.clear();
     await this.read();
   }
 
@@ -57,9 +59,9 @@ export class Outcomes {
     return this.#byEvent.get(event) ?? [];
   }
 
-  /** Events that have an outcome. */
-  get size(): number {
-    return this.#byEvent.size;
+  /** Whether the input entry has an outcome. */
+  hasSource(id: string): boolean {
+    return this.#sources.has(id);
   }
 
   events(): Iterable<number> {
@@ -85,6 +87,7 @@ export class Outcomes {
       stream,
       id,
     };
+    this.#sources.add(outcome.source);
     const others = this.#byEvent.get(event);
     if (others === undefined) this.#byEvent.set(event, [outcome]);
     else others.push(outcome);

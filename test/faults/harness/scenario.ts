@@ -6,8 +6,6 @@ import { World, type WorldOptions } from './world.ts';
 export interface ScenarioOptions extends WorldOptions {
   /** Beside the others of its file, for scenarios that mostly wait. */
   readonly concurrent?: boolean;
-  /** A promise that is not kept yet; the test says so once it is. */
-  readonly fails?: boolean;
   /** Said of a failure before anything else. */
   readonly hint?: string;
 }
@@ -18,7 +16,7 @@ export function scenario(
   run: (world: World) => Promise<void>,
   msMax = pick(200_000, 400_000),
 ): void {
-  const register = options.fails ? test.fails : options.concurrent ? test.concurrent : test;
+  const register = options.concurrent ? test.concurrent : test;
   register(name, { timeout: msMax }, async () => {
     const world = await World.open(options);
     try {

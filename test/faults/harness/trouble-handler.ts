@@ -1,8 +1,11 @@
 /**
  * The handler of a model that does as its events say: `do` is `throw`, `hang`, `kill` (the whole process
- * dies) or `spin` for `ms` milliseconds. It is copied beside a fixture's ONNX file.
+ * dies) or `wait` for `ms` milliseconds. It is copied beside a fixture's ONNX file.
  */
 import type { Handler } from '../../../src/infer/handler.ts';
+
+/** Nobody ever wakes it. */
+const nothing = new Int32Array(new SharedArrayBuffer(4));
 
 export const handler: Handler = {
   fields: [
@@ -12,7 +15,6 @@ export const handler: Handler = {
   predicts: [{ name: 'done', dtype: 'bool', shape: [] }],
   create: () => ({
     decode(data) {
-      const beginMs = performance.now();
       switch (data['do']) {
         case 'throw':
           throw new Error('the handler broke');
@@ -22,8 +24,8 @@ export const handler: Handler = {
           process.kill(process.pid, 'SIGKILL');
           // The signal may take a moment to arrive.
           for (;;);
-        case 'spin':
-          while (performance.now() - beginMs < Number(data['ms']));
+        case 'wait':
+          Atomics.wait(nothing, 0, 0, Number(data['ms']));
       }
     },
     encode: () => ({ done: true }),

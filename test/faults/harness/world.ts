@@ -185,7 +185,7 @@ export class World {
     const giveUpAt = performance.now() + msMax;
     while (open.size > 0) {
       await this.outcomes.read();
-      for (const { source } of this.outcomes.all()) open.delete(source);
+      for (const id of open) if (this.outcomes.hasSource(id)) open.delete(id);
       if (open.size === 0) return;
       if (performance.now() > giveUpAt)
         throw new Error(`not settled in ${msMax} ms: ${open.size}, such as ${[...open][0]}`);
