@@ -1,6 +1,6 @@
 /**
- * What the delivery ledger costs: the full path drained with its upkeep (sweeps for what others left, reaping,
- * trimming) and without, in alternating rounds on one private redis-server. What makes a settlement
+ * What the delivery ledger costs: the full path drained with its upkeep (sweeps for what others left,
+ * reaping, trimming) and without, in alternating rounds on one private redis-server. What makes a settlement
  * exactly-once is in the commit itself and cannot be switched off; it is in both, and so is the heartbeat of
  * one short script a second.
  *
@@ -100,7 +100,8 @@ async function main(): Promise<number> {
     if (values.json) process.stdout.write(`${JSON.stringify({ machine, drains, ratios })}\n`);
     else {
       process.stdout.write(
-        `with the ledger's upkeep, of what it is without (median of ${rounds} pairs, ${events} events each):\n` +
+        `with the ledger's upkeep, of what it is without ` +
+          `(median of ${rounds} pairs, ${events} events each):\n` +
           `  throughput ${percent(ratios.throughput)}, Redis CPU per event ${percent(ratios.redisCpu)}, ` +
           `engine CPU per event ${percent(ratios.processCpu)}\n`,
       );

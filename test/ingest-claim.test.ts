@@ -69,7 +69,7 @@ async function pending(): Promise<Record<string, string>> {
   return Object.fromEntries(rows.map(([id, owner, , deliveries]) => [id, `${owner} ${deliveries}`]));
 }
 
-test('what another consumer has held for the claim time is handed over, payload and count with it', async () => {
+test('what another consumer has held for the claim time is handed over, with its payload', async () => {
   const [old] = await held(1);
   const [young] = await held(1, { idleMs: 10 });
   const { entries, after } = await claim();
@@ -170,7 +170,7 @@ test('the epoch is there from the first call, and changes only when something ch
   expect((await claim()).epoch).toBe(second.epoch);
 });
 
-test('a clock that was set back: what is pending begins to age anew, with its owner and its count', async () => {
+test('a clock that was set back: what is pending begins to age anew, where it is', async () => {
   const [id] = await held(1, { deliveries: 2 });
   // An hour ago the server's clock was an hour ahead.
   await redis.hset(ledgerKey('events'), 'subito:time', Date.now() + 3_600_000);

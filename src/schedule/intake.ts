@@ -9,6 +9,7 @@ import { type Batch, ID_BYTES_MAX, ORIGIN_DIRECT } from './batch.ts';
 import type { Batcher, Lane } from './batcher.ts';
 import type { AnswerCallback, DirectEvent } from './direct.ts';
 import { ENCODING, FORM, ROW, ROW_COLUMNS, type TensorSpec } from './slab.ts';
+import { isTraceparent } from './traceparent.ts';
 
 /** The fields of a stream entry, in the order of `EntryColumns.fields`. */
 export const ENTRY_FIELDS = [
@@ -284,7 +285,7 @@ export class Intake {
       this.#reason = `event: ${valueBytes(fields, EVENT)} bytes; at most ${eventIdBytesMax} are taken`;
     } else if (valueBytes(fields, TRACE) > traceBytesMax) {
       this.#reason = `trace: ${valueBytes(fields, TRACE)} bytes; a traceparent has ${traceBytesMax}`;
-    } else if (!isTraceparent(buffer, fields)) {
+    } else if (!isTraceparent(buffer, fields[2 * TRACE] as number, fields[2 * TRACE + 1] as number)) {
       this.#reason = 'trace: must be a W3C traceparent';
     } else if (!inRange(buffer, fields, DEADLINE, 1, deadlineMsMax)) {
       this.#reason = `deadline_ms: must be a whole number from 1 to ${deadlineMsMax}`;
@@ -360,43 +361,4 @@ function inRange(buffer: Uint8Array, fields: Int32Array, field: number, min: num
   if (start < 0) return true;
   const value = wholeNumber(buffer, start, fields[2 * field + 1] as number);
   return value >= min && value <= max;
-}
-
-/**
- * version-traceid-spanid-flags: where its dashes stand, and how long it is without what later versions add.
- */
-const [TRACE_ID_DASH, SPAN_ID_DASH, FLAGS_DASH, TRACEPARENT_BYTES] = [2, 35, 52, 55] as const;
-
-/**
- * By https://www.w3.org/TR/trace-context/#traceparent-header: lower-case hex, no id all zeros, version ff never,
- * and only versions after 00 may say more. True also when the entry has no such field.
- */
-function isTraceparent(buffer: Uint8Array, fields: Int32Array): boolean {
-  const start = fields[2 * TRACE] as number;
-  if (start < 0) return true;
-  const bytes = (fields[2 * TRACE + 1] as number) - start;
-  if (bytes < TRACEPARENT_BYTES) return false;
-  let version = 0;
-  let traceId = 0;
-  let spanId = 0;
-  for (let i = 0; i < TRACEPARENT_BYTES; i += 1) {
-    const byte = buffer[start + i] as number;
-    if (i === TRACE_ID_DASH || i === SPAN_ID_DASH || i === FLAGS_DASH) {
-      if (byte !== DASH) return false;
-      continue;
-    }
-    const digit = hexDigit(byte);
-    if (digit < 0) return false;
-    if (i < TRACE_ID_DASH) version = version * 16 + digit;
-    else if (i < SPAN_ID_DASH) traceId |= digit;
-    else if (i < FLAGS_DASH) spanId |= digit;
-  }
-  if (version === 0xff || traceId === 0 || spanId === 0) return false;
-  return bytes === TRACEPARENT_BYTES || (version > 0 && buffer[start + TRACEPARENT_BYTES] === DASH);
-}
-
-/** The value of a hexadecimal digit in lower case, or -1. */
-function hexDigit(byte: number): number {
-  if (byte >= 0x30 && byte <= 0x39) return byte - 0x30;
-  return byte >= 0x61 && byte <= 0x66 ? byte - 0x61 + 10 : -1;
 }

@@ -4,8 +4,8 @@
 -- whose they were nor how often they had been given out; XPENDING does. One call is one piece of a sweep.
 --
 -- An entry that changes hands counts one delivery more. Given out twice or more it is suspect: it has to run
--- alone in its batch, and from the third time on alone in the whole engine. One that was given out as often as
--- is allowed is handed over with a count above that, to be dead-lettered; so is one that was deleted from the
+-- alone in its batch, and from the third time on alone in the whole engine. One that was given out as often
+-- as is allowed is handed over with a count above that, to be dead-lettered; so is one that was deleted from the
 -- stream, without fields. Neither is claimed: whoever is first settles it.
 --
 -- KEYS[1] input stream   KEYS[2] its ledger
@@ -18,8 +18,8 @@
 -- The ledger keeps the latest time seen (`<group>:time`). When the server's clock was set back, entries would
 -- not grow idle before it has caught up; so all pending ones begin to age anew.
 --
--- Returns {{head, entries}} like XREADGROUP, each entry {id, fields, deliveries}; head is 'epoch after', where
--- `after` is the id to go on after, or '-' when the sweep has reached the end.
+-- Returns {{head, entries}} like XREADGROUP, each entry {id, fields, deliveries}; head is 'epoch after',
+-- where `after` is the id to go on after, or '-' when the sweep has reached the end.
 local input, ledger, group, consumer = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
 local idleOthers, idleOwn = tonumber(ARGV[3]), tonumber(ARGV[4])
 local after, rowsMax, aloneMax = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
