@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// The command line: subito serve | demo | load | models | audit | deadletters | config. Commands are loaded when
-// they are called, so --help is quick and a broken command breaks no other.
+// The command line: subito serve | demo | load | models | audit | deadletters | config. Commands are loaded
+// when they are called, so --help is quick and a broken command breaks no other.
 import { realpathSync } from 'node:fs';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { stringify } from 'yaml';

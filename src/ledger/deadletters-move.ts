@@ -23,7 +23,7 @@ export interface Move {
 }
 
 /**
- * Receipts kept, about. By number and not by age: it is the number that takes memory (some 30 bytes each in a
+ * Receipts kept, about. By number and not by age: it is the number that takes memory (62 bytes each in a
  * stream), and an operator who requeues a backlog makes millions in an hour. An audit misses a receipt only
  * while the letter's input entry is still in its stream; whoever has moved more letters than this since is
  * past what a stream of events holds by the same default (limits.predictions_max).
