@@ -4,7 +4,7 @@ import { afterAll, expect } from 'vitest';
 import { pick } from './harness/forms.ts';
 import { scenario } from './harness/scenario.ts';
 import { measured, measuredPromise, printTimings } from './harness/timings.ts';
-import { CLAIM_IDLE_MS, type World } from './harness/world.ts';
+import { CLAIM_IDLE_MS } from './harness/world.ts';
 
 afterAll(printTimings);
 
@@ -14,15 +14,6 @@ const WAIT_MS = 60_000;
 /** What the project promises beyond the claim time. */
 const RECOVERY_MS = CLAIM_IDLE_MS + 2000;
 
-/** Waits for a moment at which the engines have events in hand; the ids. */
-async function inHand(world: World): Promise<string[]> {
-  for (;;) {
-    const ids = await world.pending();
-    if (ids.length > 0) return ids;
-    await sleep(1);
-  }
-}
-
 scenario('SIGKILL of the engine mid-batch, five times in a row under load', {}, async (world) => {
   const { process } = world.engine(0);
   world.producer.start(pick(300, 3000));
@@ -30,7 +21,7 @@ scenario('SIGKILL of the engine mid-batch, five times in a row under load', {}, 
   for (let round = 0; round < KILLS; round += 1) {
     await world.flows();
     await sleep(pick(150, 1500));
-    await inHand(world);
+    await world.inHand();
     await process.kill();
     const ids = await world.pending();
     left += ids.length;
@@ -60,7 +51,7 @@ scenario(
     await world.flows();
     for (let round = 0; round < pick(1, 4); round += 1) {
       await sleep(500);
-      await inHand(world);
+      await world.inHand();
       await world.engine(0).process.kill();
       const beginMs = performance.now();
       const ids = await world.pending();
@@ -81,7 +72,7 @@ scenario(
     await world.flows();
     for (let round = 0; round < pick(1, 4); round += 1) {
       await sleep(500);
-      await inHand(world);
+      await world.inHand();
       world.engine(0).process.pause();
       const beginMs = performance.now();
       await sleep(50);

@@ -5,6 +5,7 @@ import { pick } from './harness/forms.ts';
 import type { Direction } from './harness/proxy.ts';
 import { scenario } from './harness/scenario.ts';
 import { measuredPromise, printTimings } from './harness/timings.ts';
+import type { World } from './harness/world.ts';
 
 afterAll(printTimings);
 
@@ -14,12 +15,20 @@ const COMMITTER = 'subito:committer';
 /** With the waiting of a read, and the time after which an answer that is due is no longer expected. */
 const SILENCE_MS = 500 + 5000;
 
+/** What was in hand when it happened is settled at once, and not only when somebody claims it. */
+async function recovered(world: World, what: string): Promise<void> {
+  world.note(what);
+  const beginMs = performance.now();
+  await world.settledIds(await world.pending(), 60_000);
+  measuredPromise(`${what}, until its events are settled`, performance.now() - beginMs, 500);
+}
+
 scenario('replies are lost after commits', { concurrent: true }, async (world) => {
   const { proxy } = world.engine(0);
   world.producer.start(RATE);
   for (let round = 0; round < pick(8, 50); round += 1) {
     await proxy.loseReplyTo('EVALSHA', COMMITTER);
-    world.note('a reply is lost');
+    await recovered(world, 'the reply to a commit is lost');
     await world.flows();
   }
 });
@@ -29,7 +38,7 @@ scenario('replies are lost after reads', { concurrent: true }, async (world) => 
   world.producer.start(RATE);
   for (let round = 0; round < pick(8, 50); round += 1) {
     await proxy.loseReplyTo('XREADGROUP', READER);
-    world.note('a reply is lost');
+    await recovered(world, 'the reply to a read is lost');
     await world.flows();
   }
 });
@@ -40,7 +49,7 @@ scenario('replies are cut in their middle', { concurrent: true }, async (world) 
   for (let round = 0; round < pick(8, 50); round += 1) {
     const name = round % 2 === 0 ? READER : COMMITTER;
     await proxy.truncateReply(name);
-    world.note(`a reply to ${name} is cut`);
+    await recovered(world, `a reply to ${name} is cut`);
     await world.flows();
   }
 });
@@ -100,7 +109,7 @@ scenario(
     world.note('silence');
     stays.proxy.silence('both', 'subito:control')();
     await sleep(7000);
-    while ((await world.pending()).length === 0) await sleep(1);
+    await world.inHand();
     await left.process.kill();
     const ids = await world.pending();
     world.note(`killed the other with ${ids.length} in hand`);

@@ -166,7 +166,9 @@ scenario(
       const rest = await client.xrange('events', `(${value('last-delivered-id')}`, '+');
       return { lag: value('lag'), count: rest.length };
     };
-    await world.producer.send(pick(700, 1500));
+    await world.producer.send(pick(1000, 2000));
+    // Many have been read since Redis last knew how many.
+    await until('many have been read', async () => (await unread()).count < pick(700, 1500), 30_000);
     await redis.kill();
     await redis.restart();
     const { process } = world.engine(0);

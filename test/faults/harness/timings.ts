@@ -22,9 +22,14 @@ export function measuredPromise(what: string, ms: number, promisedMs: number): v
 }
 
 export function printTimings(): void {
-  for (const { what, ms, promisedMs } of timings) {
+  for (const what of new Set(timings.map((timing) => timing.what))) {
+    const same = timings.filter((timing) => timing.what === what);
+    const times = same.map(({ ms }) => Math.round(ms)).sort((a, b) => a - b);
+    const [least, most] = [times[0], times.at(-1)];
+    const ms = times.length === 1 ? `${most} ms` : `${least} to ${most} ms, ${times.length} times`;
+    const promisedMs = same[0]?.promisedMs ?? null;
     const promised = promisedMs === null ? '' : ` (promised: at most ${promisedMs} ms)`;
-    console.log(`  recovery: ${what}: ${Math.round(ms)} ms${promised}`);
+    console.log(`  recovery: ${what}: ${ms}${promised}`);
   }
   timings.length = 0;
 }

@@ -155,6 +155,15 @@ export class World {
     return rows.map(([id]) => id);
   }
 
+  /** Waits for a moment at which engines have events in hand; their ids. */
+  async inHand(): Promise<string[]> {
+    for (;;) {
+      const ids = await this.pending();
+      if (ids.length > 0) return ids;
+      await sleep(1);
+    }
+  }
+
   /** Events `from` up to, not including, `to` may have been lost with the server. */
   fate(from: number, to: number, fate: Fate): void {
     for (let n = from; n < to; n += 1) this.#fates.set(n, fate);
