@@ -20,12 +20,12 @@ const FAULTS = (process.env['SUBITO_SIMULATION_FAULTS'] ?? '')
   .filter((name) => name !== '') as FaultName[];
 
 /** Resolves with the events that were simulated; rejects with the first schedule that failed. */
-function runAll(schedules: number): Promise<number> {
+async function runAll(schedules: number): Promise<number> {
   const threads = Math.min(availableParallelism(), schedules);
   let events = 0;
   let running = threads;
   const workers: Worker[] = [];
-  return new Promise<number>((resolve, reject) => {
+  const all = new Promise<number>((resolve, reject) => {
     for (let i = 0; i < threads; i += 1) {
       const workerData: Seeds = { first: 1 + i, last: schedules, step: threads, only: FAULTS };
       const worker = new Worker(new URL('./simulation/worker.ts', import.meta.url), {
@@ -43,7 +43,12 @@ function runAll(schedules: number): Promise<number> {
         if (running === 0) resolve(events);
       });
     }
-  }).finally(() => Promise.all(workers.map((worker) => worker.terminate())));
+  });
+  try {
+    return await all;
+  } finally {
+    for (const worker of workers) await worker.terminate();
+  }
 }
 
 test('each event has exactly one outcome, whatever goes wrong', { timeout: 24 * 3_600_000 }, async () => {

@@ -55,11 +55,15 @@ export interface SimEngineOptions {
   readonly route: Route;
   readonly settings: Settings;
   readonly random: Random;
+  /** False from when nothing goes wrong any more. */
+  readonly mayHang: () => boolean;
   /** The event in hand ends the process. */
   readonly onPoison: () => void;
 }
 
 const TICK_MS = 1000;
+/** A worker that hangs does so for at most as many claim times. */
+const HANG_TIMES_MAX = 6;
 /** Parts of the engine that name the same place share a connection. */
 const ENDPOINT: Where = {
   host: 'simulated',
@@ -227,10 +231,10 @@ export class SimEngine {
 
   /** Predicts, refuses and dies as the data says; and now and then for no reason. */
   async #infer({ slab, first, rows }: InferTask): Promise<InferResult> {
-    const { random, settings, onPoison } = this.#options;
+    const { random, settings, mayHang, onPoison } = this.#options;
     const { next } = random;
-    const isHanging = random.chance(settings.hangChance);
-    await sleep(isHanging ? next() * settings.claimIdleMs * 3 : 0.1 + next() * settings.inferMs);
+    const isHanging = random.chance(settings.hangChance) && mayHang();
+    await sleep(isHanging ? next() * settings.claimIdleMs * HANG_TIMES_MAX : 0.1 + next() * settings.inferMs);
     const { table, memory, layout } = this.#batches.get(slab) as Batch;
     const parts: Buffer[] = [];
     let bytes = 0;

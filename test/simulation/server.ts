@@ -6,7 +6,7 @@ import type { Random } from '../support/random.ts';
 import type { Clock } from './clock.ts';
 import { type Client, Model } from './model.ts';
 import type { Store } from './store.ts';
-import { CommandParser, ErrorReply, encodeValue, type Value } from './values.ts';
+import { binary, CommandParser, ErrorReply, encodeValue, type Value } from './values.ts';
 
 export type Trace = (text: string) => void;
 
@@ -186,17 +186,20 @@ export class Wire {
 }
 
 const TEXT_MAX = 600;
-/** Names of the engine's scripts by what EVALSHA calls them. */
+/** Names of the engine's scripts, by their texts and by what EVALSHA calls them. */
 const SCRIPTS = new Map(
-  readdirSync(new URL('../../src/redis/lua/', import.meta.url)).map((file) => {
-    const name = file.replace('.lua', '');
-    return [loadScript(name).sha, name];
+  readdirSync(new URL('../../src/redis/lua/', import.meta.url)).flatMap((file) => {
+    const { name, text, sha } = loadScript(file.replace('.lua', ''));
+    return [
+      [sha, name],
+      [binary(text), name],
+    ];
   }),
 );
 
 /** A command in a line; scripts by their name. */
 function shortCommand(args: readonly string[]): string {
-  const shown = args.map((arg) => (arg.startsWith('#!lua') ? '(script)' : (SCRIPTS.get(arg) ?? arg)));
+  const shown = args.map((arg) => SCRIPTS.get(arg) ?? arg);
   return shown
     .map((arg) => (arg.length > 100 ? `${arg.slice(0, 40)}..` : arg))
     .join(' ')

@@ -82,7 +82,7 @@ export class World {
       eventsKeepMs: random.pick([0, 0, 2_000, 60_000]),
       predictionsMax: 100_000,
       inferMs: random.pick([1, 10, 100]),
-      hangChance: random.chance(0.2) ? 0.05 : 0,
+      hangChance: random.chance(0.3) ? 0.1 : 0,
       workerDeathChance: random.chance(0.3) ? 0.05 : 0,
     };
     this.ledger = new Ledger(this.partitions);
@@ -133,6 +133,7 @@ export class World {
         route: { clock, random, server: () => (cutOff.has(process) ? null : this.server) },
         settings: this.settings,
         random,
+        mayHang: () => !this.isHealed,
         onPoison: () => {
           this.note(`${process.name} dies of a poisonous event`);
           this.kill(engine);
@@ -251,11 +252,12 @@ export class World {
     await clock.run(lengthMs, () => false);
     this.#heal();
     let events = 0;
-    const quiet = await clock.run(clock.nowMs + QUIET_MS_MAX, () => {
+    await clock.run(clock.nowMs + QUIET_MS_MAX, () => {
       events += 1;
       return events % CHECK_EVERY === 0 && this.#isQuiet();
     });
-    if (!quiet) throw new Error(`not settled ${QUIET_MS_MAX} ms after all faults: ${this.#state()}`);
+    if (!this.#isQuiet())
+      throw new Error(`not settled ${QUIET_MS_MAX} ms after all faults: ${this.#state()}`);
     await clock.run(clock.nowMs + AFTERMATH_MS, () => false);
     if (!this.#isQuiet()) throw new Error(`settled, and then not any more: ${this.#state()}`);
     this.ledger.check(this.server.model, this.disruptions + (this.settings.hangChance > 0 ? 10 : 0));
