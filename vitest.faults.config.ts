@@ -7,7 +7,7 @@ export default defineConfig({
     pool: 'forks',
     // One file at a time: the recovery times are measured.
     maxWorkers: 1,
-    env: { SUBITO_FAULTS: 'long' },
+    env: { SUBITO_TEST_FAULTS: 'long' },
     // Tests that mostly wait, and start several processes each.
     maxConcurrency: 3,
     testTimeout: 240_000,

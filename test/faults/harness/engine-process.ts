@@ -49,7 +49,9 @@ export class EngineProcess {
     const args = ['src/main.ts', 'serve', '--json', '--config', join(this.#dir, 'subito.yaml')];
     this.#note('started');
     this.starts += 1;
-    const child = spawn(process.execPath, args, { cwd: ROOT, stdio: ['ignore', 'pipe', 'pipe'] });
+    // Settings of the tests are none of the engine's.
+    const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^SUBITO_/.test(name)));
+    const child = spawn(process.execPath, args, { cwd: ROOT, env, stdio: ['ignore', 'pipe', 'pipe'] });
     this.#child = child;
     child.stderr.on('data', (bytes: Buffer) => this.#keep(bytes.toString()));
     child.once('exit', (code, signal) => {
