@@ -79,7 +79,7 @@ export const errorTable = {
   },
   LEDGER_BROKEN: {
     retryable: false,
-    fix: 'look at each of the ids named above with XRANGE and XPENDING; `subito audit --help` says what they are',
+    fix: 'look at the ids above with XRANGE and XPENDING; `subito audit --help` says what they are',
   },
   LEDGER_UNFINISHED: {
     retryable: true,

@@ -257,7 +257,8 @@ test('what Lua makes of replies, and Redis of what Lua returns', async () => {
     'return nil + 1',
     "return {string.format('%d %05d %s', 1795457770802.7, -42, 'x'), 10 / 4, tostring(2 ^ 53)}",
     'return {tostring(1e15), tostring(123456789012345678), 1e300 == math.huge}',
-    "return {type(redis.call('GET', 'none')), type(redis.call('TYPE', 'none')), #redis.call('XRANGE', 'none', '-', '+')}",
+    "return {type(redis.call('GET', 'none')), type(redis.call('TYPE', 'none'))}",
+    "return #redis.call('XRANGE', 'none', '-', '+')",
     "return redis.call('SET', 'text', 1795457770802) and redis.call('GET', 'text')",
     "return redis.call('SET', 'text', 0.1) and redis.call('GET', 'text')",
     "return redis.call('SET', 'text', 1e20) and redis.call('GET', 'text')",
@@ -265,7 +266,7 @@ test('what Lua makes of replies, and Redis of what Lua returns', async () => {
     "return redis.call('NONSENSE')",
     "return {pcall(redis.call, 'XADD', 'text', '*', 'f', 'v')}",
     "return redis.sha1hex('subito')",
-    "local a, b = ('12-34'):match('(%d+)-(%d+)') return {a, b, unpack({1, 2}), select('#', unpack({1, 2, 3}))}",
+    "local a, b = ('12-34'):match('(%d+)-(%d+)') return {a, b, select('#', unpack({1, 2, 3}))}",
     'return {#ARGV, ARGV[1], KEYS[1]}',
     'this is not Lua',
   ];

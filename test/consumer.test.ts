@@ -209,7 +209,7 @@ describe('heartbeats', () => {
 });
 
 describe('slots', () => {
-  test('engines side by side in one process have names of their own; the lowest free is given out', async () => {
+  test('engines side by side in one process have names of their own, the lowest free', async () => {
     const [a, b, c] = [await take(), await take(), await take()];
     expect([a.name, b.name, c.name]).toEqual([NAME(0), NAME(1), NAME(2)]);
     await b.stop();

@@ -123,7 +123,7 @@ describe('what is pending', () => {
     );
   });
 
-  test('though it was deleted from the stream stays pending: somebody has to tell what became of it', async () => {
+  test('though it was deleted from the stream stays pending, for somebody to settle', async () => {
     const mine = await give('me', 3);
     await redis.xdel(ME.stream, mine[1] as string);
     expect(await releaseConsumer(control, ME, mine)).toBe(3);

@@ -5,8 +5,8 @@
 --
 -- An entry that changes hands counts one delivery more. Given out twice or more it is suspect: it has to run
 -- alone in its batch, and from the third time on alone in the whole engine. One that was given out as often
--- as is allowed is handed over with a count above that, to be dead-lettered; so is one that was deleted from the
--- stream, without fields. Neither is claimed: whoever is first settles it.
+-- as is allowed is handed over with a count above that, to be dead-lettered; so is one that was deleted from
+-- the stream, without fields. Neither is claimed: whoever is first settles it.
 --
 -- KEYS[1] input stream   KEYS[2] its ledger
 -- ARGV[1] group  ARGV[2] consumer  ARGV[3] least idle time of others' entries, ms  ARGV[4] of its own
