@@ -16,6 +16,12 @@ afterAll(printTimings);
 
 const RATE = pick(400, 2000);
 const FLOW_MS = 1000;
+/** There is always something in hand. */
+const slow = {
+  model: 'trouble',
+  data: () => ({ do: 'wait', ms: 5 }),
+  limits: { batch_rows_max: 16 },
+} as const;
 
 function refuseEngines(world: World): void {
   for (const { proxy } of world.engines) proxy.refuse();
@@ -28,11 +34,12 @@ async function recover(world: World, what: string): Promise<void> {
   measuredPromise(`${what}: Redis back until events are settled again`, await world.flows(), FLOW_MS);
 }
 
-/** What was refused is settled now, and not only when somebody claims it. */
-async function settledSoon(world: World, what: string): Promise<void> {
+/** What was refused is settled once Redis is well, and not only when somebody claims it. */
+async function settledOnce(world: World, what: string, heal: () => Promise<unknown>): Promise<void> {
   const ids = await world.pending();
-  const beginMs = performance.now();
   world.note(`${what}; ${ids.length} in hand`);
+  await heal();
+  const beginMs = performance.now();
   await world.settledIds(ids, 60_000);
   measuredPromise(`${what}, until what was refused is settled`, performance.now() - beginMs, 500);
 }
@@ -119,21 +126,21 @@ scenario('a replica that lags behind is promoted', { engines: 2 }, async (world)
   await sleep(300);
 });
 
-scenario('Redis is out of memory for a while', { engines: 2 }, async (world) => {
-  world.producer.start(RATE);
+scenario('Redis is out of memory for a while', { engines: 2, ...slow }, async (world) => {
+  world.producer.start(150);
   for (let round = 0; round < pick(2, 5); round += 1) {
     await world.flows();
     await sleep(300);
     world.note('maxmemory 1');
     await world.client.config('SET', 'maxmemory', '1');
     await sleep(pick(1000, 4000));
-    await world.client.config('SET', 'maxmemory', '0');
-    await settledSoon(world, 'memory given back');
+    const heal = () => world.client.config('SET', 'maxmemory', '0');
+    await settledOnce(world, 'memory is given back', heal);
   }
   expect(world.producer.refusals).toBeGreaterThan(0);
 });
 
-scenario('Redis refuses to write because it cannot save', {}, async (world) => {
+scenario('Redis refuses to write because it cannot save', slow, async (world) => {
   const { client, redis } = world;
   const saved = (status: string) => async () => {
     const info = await client.info('persistence');
@@ -143,7 +150,7 @@ scenario('Redis refuses to write because it cannot save', {}, async (world) => {
   const inTheWay = join(redis.dir, 'dump.rdb');
   mkdirSync(inTheWay);
   await client.config('SET', 'save', '3600 1');
-  world.producer.start(RATE);
+  world.producer.start(150);
   await world.flows();
   await sleep(300);
   world.note('BGSAVE fails');
@@ -152,10 +159,10 @@ scenario('Redis refuses to write because it cannot save', {}, async (world) => {
   await sleep(pick(1000, 4000));
   expect(world.producer.refusals).toBeGreaterThan(0);
   rmdirSync(inTheWay);
-  world.note('BGSAVE succeeds');
-  await client.bgsave();
-  await until('the save succeeds', saved('ok'));
-  await settledSoon(world, 'Redis can save again');
+  await settledOnce(world, 'Redis can save again', async () => {
+    await client.bgsave();
+    await until('the save succeeds', saved('ok'));
+  });
   await sleep(300);
 });
 
