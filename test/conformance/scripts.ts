@@ -36,11 +36,12 @@ export const scriptCalls: Readonly<Record<string, (random: Random) => ScriptCall
   },
   regroup: (random) => {
     const key = stream(random);
-    if (random.chance(0.3)) return ['regroup', [key, LEDGER], [group(random), '', '', '', 0]];
+    if (random.chance(0.3)) return ['regroup', [key, LEDGER], [group(random), '', '', '', 0, '']];
     const read = random.chance(0.3) ? '' : random.int(0, 10);
+    const epoch = random.chance(0.7) ? '' : random.int(1, 5);
     const last = random.chance(0.3) ? '0-0' : realId(random);
     const ids = random.chance(0.3) ? [] : some(random, 4, realId);
-    return ['regroup', [key, LEDGER], [group(random), last, '0-0', read, random.int(0, 6), ...ids]];
+    return ['regroup', [key, LEDGER], [group(random), last, '0-0', read, random.int(0, 6), epoch, ...ids]];
   },
   release: (random) => [
     'release',
