@@ -257,7 +257,8 @@ function startOf({ store }: Context, key: string, text: string, groupName: strin
   if (text === '>') {
     if (groupName === null)
       throw new CommandError(
-        'ERR The > ID can be specified only when calling XREADGROUP using the GROUP <group> <consumer> option.',
+        'ERR The > ID can be specified only when calling XREADGROUP using the GROUP <group> <consumer> ' +
+          'option.',
       );
     return ID_MAX;
   }

@@ -36,7 +36,8 @@ async function runSchedule(
       () => 'it did not fail the second time: something in it does not follow the seed',
       (error: unknown) => (error as Error).stack,
     );
-    const text = `${failure}\nfaults:\n${world.faults.join('\n')}\ntrace:\n${lines.slice(-TRACE_LINES).join('\n')}`;
+    const trace = lines.slice(-TRACE_LINES).join('\n');
+    const text = `${failure}\nfaults:\n${world.faults.join('\n')}\ntrace:\n${trace}`;
     return { events: 0, failure: `seed ${seed}: ${text}` };
   }
 }
