@@ -164,8 +164,9 @@ class Client {
       ...(username === '' ? {} : { username }),
       ...(password === '' ? {} : { password }),
       ...(tls === null ? {} : { tls }),
-      // A server that fell silent is not found out by asking it again.
-      ...(locate === null ? {} : { Connector: connectorTo(locate), socketTimeout: commandMsMax }),
+      ...(locate === null ? {} : { Connector: connectorTo(locate) }),
+      // A peer that vanished ends no connection, and is not found out by asking it again.
+      socketTimeout: commandMsMax,
       connectionName: 'subito:control',
       // A right less that the user needs.
       disableClientInfo: true,

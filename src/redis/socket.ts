@@ -48,7 +48,8 @@ export type Connect = (options: RedisSocketOptions) => Connection;
 export const connectSocket: Connect = (options) => new RedisSocket(options);
 
 const BACKOFF_MS_MIN = 20;
-const BACKOFF_MS_MAX = 1_000;
+/** A server that is back is met again within a second, greeting included. */
+const BACKOFF_MS_MAX = 500;
 /**
  * A connect that has not finished by then is given up; Redis answers a greeting in well under a millisecond.
  */

@@ -5,7 +5,7 @@ import { pick } from './harness/forms.ts';
 import type { Direction } from './harness/proxy.ts';
 import { scenario } from './harness/scenario.ts';
 import { measuredPromise, printTimings } from './harness/timings.ts';
-import type { World } from './harness/world.ts';
+import { GROUP, STREAM, type World } from './harness/world.ts';
 
 afterAll(printTimings);
 
@@ -114,5 +114,10 @@ scenario(
     const ids = await world.pending();
     world.note(`killed the other with ${ids.length} in hand`);
     await world.settledIds(ids, 60_000);
+    // What needs the control connection works again, too.
+    await world.inHand();
+    world.note('XGROUP DESTROY');
+    await world.client.xgroup('DESTROY', STREAM, GROUP);
+    await world.flows(25_000);
   },
 );

@@ -83,7 +83,7 @@ export class EngineProcess {
       try {
         return await this.start();
       } catch (error) {
-        if (attempt === STARTS_MAX || !String(error).includes('REDIS_UNREACHABLE')) throw error;
+        if (attempt === STARTS_MAX) throw error;
       }
     }
   }
