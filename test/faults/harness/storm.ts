@@ -66,7 +66,10 @@ export async function runStorm(world: World, plan: readonly Fault[]): Promise<vo
   for (const fault of plan) {
     await sleep(Math.max(0, fault.atMs - (performance.now() - beginMs)));
     world.note(describeFault(fault));
-    running.push(carryOut(world, fault, busy));
+    const carried = carryOut(world, fault, busy);
+    // It is told at the end; until then it is nobody's.
+    carried.catch(() => {});
+    running.push(carried);
   }
   await Promise.all(running);
   for (const { proxy } of world.engines) proxy.heal();
