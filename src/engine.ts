@@ -160,8 +160,9 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     streamNames: partitions.map(({ name }) => name),
     infer: (task) => pool.run(task),
     settle: (batch, model, record) => committer.settle(batch, model, record),
-    onFreeRows: (rows, deliveries) => {
-      intake.released(rows, deliveries);
+    onRan: (deliveries) => intake.ran(deliveries),
+    onFreeRows: (rows) => {
+      intake.released(rows);
       for (const reader of readers) reader.kick();
     },
   });
@@ -240,6 +241,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
   const tick = () => {
     followWallClock();
     for (const reader of readers) reader.check();
+    committer.check();
     for (const { name, group } of partitions) {
       void control.backlog(name, group).then((backlog) => backlogs.set(name, backlog));
     }
@@ -300,7 +302,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
       state = 'stopped';
       // Whatever is read from here on would be given back by nobody.
       for (const reader of readers) reader.close();
-      await giveBack(control, partitions, consumer);
+      await giveBack(control, partitions, consumer, intake);
       await parts.abandon();
       if (left > 0)
         throw new SubitoError('STOP_TIMEOUT', `${left} events were not settled in ${limits.stopMsMax} ms`);
@@ -367,9 +369,10 @@ async function giveBack(
   control: Control,
   partitions: readonly StreamPartition[],
   { name: consumer, token }: Consumer,
+  intake: Intake,
 ): Promise<void> {
-  const releasing = partitions.map(({ name: stream, group }) =>
-    releaseConsumer(control, { stream, group, consumer, token }, []),
+  const releasing = partitions.map(({ name: stream, group, index }) =>
+    releaseConsumer(control, { stream, group, consumer, token }, intake.runningIds(index)),
   );
   for (const answer of await Promise.allSettled(releasing)) {
     if (answer.status === 'rejected') notice('warn', 'RELEASE_FAILED', messageOf(answer.reason));
@@ -384,9 +387,10 @@ function stateOf(
 ): ReturnType<Sources['state']> {
   if (state !== 'running') return { state, reasons: [`the engine is ${state}`] };
   const reasons: string[] = [];
-  if (!committer.connected) reasons.push('the committer is not connected to Redis');
+  if (!committer.connected) reasons.push(`the committer is not connected to Redis: ${committer.trouble}`);
   else if (committer.refusal !== '') reasons.push(`Redis refuses settlements: ${committer.refusal}`);
-  if (!readers.every((reader) => reader.connected)) reasons.push('a reader is not connected to Redis');
+  const apart = readers.find(({ connected }) => !connected);
+  if (apart !== undefined) reasons.push(`a reader is not connected to Redis: ${apart.trouble}`);
   for (const { refusal } of readers) if (refusal !== '') reasons.push(`Redis refuses to be read: ${refusal}`);
   if (trouble !== '') reasons.push(`no worker can be started: ${trouble}`);
   return { state: reasons.length === 0 ? 'running' : 'reconnecting', reasons };

@@ -27,7 +27,9 @@ const later = (ms: number, run: () => void) => {
   return () => clearTimeout(timer);
 };
 let runId = '';
-const newModel = () => new Model({ nowMs: () => Date.now(), nodeEntries: NODE_ENTRIES, later, runId });
+let replicationId = '';
+const newModel = () =>
+  new Model({ nowMs: () => Date.now(), nodeEntries: NODE_ENTRIES, later, runId, replicationId });
 
 beforeAll(async () => {
   const config = {
@@ -38,6 +40,7 @@ beforeAll(async () => {
   server = await startRedis({ config });
   real = new RealConnection(server.port);
   runId = /run_id:(\w+)/.exec(String(await real.call('INFO', 'server')))?.[1] as string;
+  replicationId = /master_replid:(\w+)/.exec(String(await real.call('INFO', 'replication')))?.[1] as string;
 });
 
 afterAll(async () => {

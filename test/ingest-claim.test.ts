@@ -88,11 +88,13 @@ test('what was given back unrun is an ordinary event again', async () => {
 
 test('suspects come as many as can run alone; ordinary ones do not count', async () => {
   const first = await held(2);
-  const unrun = await held(2, { deliveries: 0 });
   const last = await held(2);
+  const unrun = await held(2, { deliveries: 0 });
   const piece = await claim({ alone: 3 });
-  expect(piece.entries.map(([id]) => id)).toEqual([...first, ...unrun, last[0]]);
+  // What has to wait is stepped over, and the sweep goes on there.
+  expect(piece.entries.map(([id]) => id)).toEqual([...first, last[0], ...unrun]);
   expect(piece.after).toBe(last[0]);
+  expect(await claim({ alone: 0, after: piece.after })).toMatchObject({ entries: [], after: piece.after });
   const rest = await claim({ alone: 3, after: piece.after });
   expect([rest.entries.map(([id]) => id), rest.after]).toEqual([[last[1]], '-']);
 });
@@ -101,7 +103,7 @@ test('one that was given out twice comes by itself, and not while others run alo
   const [once] = await held(1);
   const twice = await held(2, { deliveries: 2 });
   const piece = await claim();
-  expect(piece.entries.map(([id]) => id)).toEqual([once]);
+  expect([piece.entries.map(([id]) => id), piece.after]).toEqual([[once], once]);
   expect(await claim({ after: piece.after, exclusive: false })).toMatchObject({
     entries: [],
     after: piece.after,
@@ -177,10 +179,41 @@ test('a clock that was set back: what is pending begins to age anew, where it is
   expect((await claim()).entries).toEqual([]);
   expect(await pending()).toEqual({ [id!]: 'gone 2' });
   expect(Number(await redis.hget(ledgerKey('events'), 'subito:time'))).toBeLessThan(Date.now() + 60_000);
+  expect(await redis.hexists(ledgerKey('events'), 'subito:ageing')).toBe(0);
   // It ages from then on, and is taken over in its time.
   await new Promise((resolve) => setTimeout(resolve, 50));
   expect((await claim({ othersIdleMs: 1500 })).entries).toEqual([]);
   expect((await claim({ othersIdleMs: 40 })).entries).toMatchObject([[id, ['data', 'd0'], 3]]);
+});
+
+test('so does each of many, a page per call, and what was deleted is not dropped by it', async () => {
+  const ids = await held(1200, { deliveries: 1 });
+  await redis.xdel('events', ids[1]!);
+  await redis.hset(ledgerKey('events'), 'subito:time', Date.now() + 3_600_000);
+  const young = async () => {
+    const rows = await redis.xpending('events', 'subito', '-', '+', 2000);
+    return (rows as [string, string, number, number][]).filter(([, , idleMs]) => idleMs < IDLE_MS).length;
+  };
+  // In the middle of a sweep, too.
+  const middle = { after: ids[1199]!, othersIdleMs: 10 * IDLE_MS };
+  await claim(middle);
+  expect(await young()).toBe(499);
+  await claim(middle);
+  expect(await young()).toBe(999);
+  await claim(middle);
+  expect(await young()).toBe(1199);
+  expect(Object.keys(await pending())).toHaveLength(1000);
+  expect(await redis.hexists(ledgerKey('events'), 'subito:ageing')).toBe(0);
+});
+
+test('its own, looked for after a connect, go on ageing: they may be in hand', async () => {
+  await held(1, { by: 'me', idleMs: 700 });
+  const idleMs = async () => ((await redis.xpending('events', 'subito', '-', '+', 1))[0] as unknown[])[2];
+  expect((await claim({ ownIdleMs: 0, ageMs: 10_000 })).entries).toHaveLength(1);
+  expect(await idleMs()).toBeGreaterThanOrEqual(700);
+  // Later sweeps, which look for what was lost in the engine, find it once.
+  expect((await claim({ ownIdleMs: 500, ageMs: 10_000 })).entries).toHaveLength(1);
+  expect(await idleMs()).toBeLessThan(500);
 });
 
 test('a group that is gone says so', async () => {

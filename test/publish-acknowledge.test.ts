@@ -49,6 +49,10 @@ test('when it can only be ours, and row by row when it may not', async () => {
   const changed = await deliver(redis, 40);
   await redis.hincrby(ledgerKey(STREAM.name), `${STREAM.group}:epoch`, 1);
   expect(await settleAll(changed)).toBe(40);
+  // It was in the stream when deliveries were last forgotten.
+  const contested = await deliver(redis, 40);
+  await redis.hset(ledgerKey(STREAM.name), `${STREAM.group}:contested`, contested[0]!);
+  expect(await settleAll(contested)).toBe(40);
   // The committer has another connection than when it was read.
   const before = await deliver(redis, 40);
   const mark = one.fences[0]?.mark ?? 0;
@@ -56,7 +60,7 @@ test('when it can only be ours, and row by row when it may not', async () => {
   expect(one.fences[0]?.mark).toBeGreaterThan(mark);
   expect(await settleAll(before, true, mark)).toBe(40);
   expect(await pendingCount(redis)).toBe(0);
-  expect(await entries(redis, 'predictions')).toHaveLength(200);
+  expect(await entries(redis, 'predictions')).toHaveLength(240);
 });
 
 test('a prediction that cannot be appended makes the rest of the batch pending again', async () => {

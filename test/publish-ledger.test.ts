@@ -53,8 +53,9 @@ class Path {
       streamNames: [STREAM.name],
       infer: (task) => this.#infer(task),
       settle: (batch, model, record) => committer.settle(batch, model, record),
-      onFreeRows: (rows, deliveries) => {
-        intake.released(rows, deliveries);
+      onRan: (deliveries) => intake.ran(deliveries),
+      onFreeRows: (rows) => {
+        intake.released(rows);
         reader.kick();
       },
     });

@@ -71,11 +71,11 @@ test('with nothing pending the consumer goes, and its heartbeat', async () => {
 });
 
 describe('what is pending', () => {
-  test('can be claimed at once, counted as before; the consumer stays with it', async () => {
+  test('can be claimed at once, counted as before where a worker has it; the consumer stays', async () => {
     const mine = await give('me', 3);
     const others = await give('other', 2);
     await redis.xclaim(ME.stream, ME.group, 'me', 0, mine[2] as string, 'RETRYCOUNT', 4, 'JUSTID');
-    expect(await releaseConsumer(control, ME, [])).toBe(3);
+    expect(await releaseConsumer(control, ME, mine)).toBe(3);
     const rows = await pending();
     expect(rows.map(({ id, consumer, deliveries }) => [id, consumer, deliveries])).toEqual([
       [mine[0], 'me', 1],
@@ -94,22 +94,22 @@ describe('what is pending', () => {
     expect(claimed).toEqual(mine);
   });
 
-  test('and was never run counts one delivery less; ids that are not ours change nothing', async () => {
+  test('and no worker has counts one delivery less; ids that are not ours change nothing', async () => {
     const mine = await give('me', 3);
     const others = await give('other', 1);
     await redis.xclaim(ME.stream, ME.group, 'me', 0, mine[1] as string, 'RETRYCOUNT', 3, 'JUSTID');
     const settled = await give('me', 1);
     await redis.xack(ME.stream, ME.group, ...settled);
-    expect(await releaseConsumer(control, ME, [...mine.slice(0, 2), ...others, ...settled, '5-5'])).toBe(3);
+    expect(await releaseConsumer(control, ME, [mine[2]!, ...others, ...settled, '5-5'])).toBe(3);
     expect((await pending()).map(({ id, deliveries }) => [id, deliveries])).toEqual([
       [mine[0], 0],
       [mine[1], 2],
       [mine[2], 1],
       [others[0], 1],
     ]);
-    // Once more, as after an answer that was lost: no count goes below nothing.
-    expect(await releaseConsumer(control, ME, mine.slice(0, 1))).toBe(3);
-    expect((await pending())[0]).toMatchObject({ id: mine[0], deliveries: 0 });
+    // Once more, as after an answer that was lost: nothing is taken off twice.
+    expect(await releaseConsumer(control, ME, [])).toBe(3);
+    expect((await pending()).map(({ deliveries }) => deliveries)).toEqual([0, 2, 1, 1]);
   });
 
   test('goes through in pieces, whatever its number', async () => {
@@ -119,14 +119,14 @@ describe('what is pending', () => {
     expect(rows.map(({ id }) => id)).toEqual(mine);
     expect(rows.every(({ idleMs }) => idleMs >= DAY_MS)).toBe(true);
     expect(rows.map(({ deliveries }) => deliveries).join('')).toBe(
-      '1'.repeat(1000) + '0'.repeat(2000) + '1'.repeat(1500),
+      '0'.repeat(1000) + '1'.repeat(2000) + '0'.repeat(1500),
     );
   });
 
   test('though it was deleted from the stream stays pending, for somebody to settle', async () => {
     const mine = await give('me', 3);
     await redis.xdel(ME.stream, mine[1] as string);
-    expect(await releaseConsumer(control, ME, mine)).toBe(3);
+    expect(await releaseConsumer(control, ME, [])).toBe(3);
     expect((await pending()).map(({ id, deliveries }) => [id, deliveries])).toEqual([
       [mine[0], 0],
       [mine[1], 1],

@@ -266,7 +266,7 @@ describe('an entry that was given out before', () => {
       deliveries,
     );
 
-  test('runs alone, beside the batch that fills, and is counted until it is settled', () => {
+  test('runs alone, beside the batch that fills, and is counted until it has run', () => {
     const bench = intakeBench([{ name: 'm', rowsMax: 4, batches: 4 }]);
     const [lane] = bench.lanes;
     expect(bench.intake.demandAlone(streamOf(lane!))).toBe(3);
@@ -285,8 +285,10 @@ describe('an entry that was given out before', () => {
       ['3-0', 3, 0],
       ['1-0', 1, 9],
     ]);
-    for (const { batch } of bench.dispatched) bench.intake.released(batch.rows, batch.deliveries);
-    expect([bench.intake.alone, bench.intake.rowsInFlight]).toEqual([{ suspects: 0, exclusive: 0 }, 0]);
+    for (const { batch } of bench.dispatched) bench.intake.ran(batch.deliveries);
+    expect([bench.intake.alone, bench.intake.rowsInFlight]).toEqual([{ suspects: 0, exclusive: 0 }, 3]);
+    for (const { batch } of bench.dispatched) bench.intake.released(batch.rows);
+    expect(bench.intake.rowsInFlight).toBe(0);
   });
 
   test('is found in hand wherever its batch is, until it is settled', () => {
@@ -304,6 +306,20 @@ describe('an entry that was given out before', () => {
     expect(found()).toHaveLength(6);
     for (const { batch } of bench.dispatched) batch.reset();
     expect(found()).toEqual([]);
+  });
+
+  test('and is with a worker is told apart from what only waits', () => {
+    const bench = intakeBench([{ name: 'm', rowsMax: 2, batches: 4 }]);
+    const stream = streamOf(bench.lanes[0]!);
+    for (const id of ['1-0', '2-0', '3-0']) again(bench, id, 1);
+    bench.intake.reject(stream, '4-0', 'bad');
+    bench.batcher.flush();
+    expect(bench.intake.runningIds(0)).toEqual([]);
+    const [, first] = bench.dispatched;
+    first!.batch.running = true;
+    expect([bench.intake.runningIds(0), bench.intake.runningIds(1)]).toEqual([['1-0', '2-0'], []]);
+    first!.batch.reset();
+    expect(bench.intake.runningIds(0)).toEqual([]);
   });
 
   test('and was deleted meanwhile, or was given out too often, is rejected with its reason', () => {

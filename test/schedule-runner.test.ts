@@ -40,9 +40,10 @@ function setUp(infer: Infer, { rowsMax = 4, record = false } = {}) {
       settled.push({ model, record: recordStream, rows: rowsOf(batch) });
       setImmediate(() => runner.settled(batch));
     },
-    onFreeRows: (rows, deliveries) => {
+    onRan: (deliveries) => intake.ran(deliveries),
+    onFreeRows: (rows) => {
       freed.push(rows);
-      intake.released(rows, deliveries);
+      intake.released(rows);
     },
   });
   for (const one of [lane, rejects]) runner.addLane(one);

@@ -29,6 +29,8 @@ const OWN_IDLE_TIMES = 4;
  */
 const OTHERS_MS = 1_000;
 const LEFT_MS = 43_200_000;
+/** What is left waits for suspects that run, which takes milliseconds as a rule. */
+const WAIT_MS = 3;
 const NEVER_MS = Number.MAX_SAFE_INTEGER;
 
 export class Claimer {
@@ -50,11 +52,12 @@ export class Claimer {
 
   /** Milliseconds until the next piece is due; 0: now. */
   dueInMs(nowMs: number): number {
-    return this.#sweeping ? 0 : Math.max(0, this.#dueMs - nowMs);
+    return Math.max(0, this.#dueMs - nowMs);
   }
 
   connected(nowMs: number): void {
     this.#othersFromMs = nowMs + OTHERS_MS;
+    this.#dueMs = nowMs;
     this.#sweeping = true;
     this.#recovering = true;
     this.#after = '';
@@ -75,11 +78,14 @@ export class Claimer {
     return { othersIdleMs, ownIdleMs, after: this.#after };
   }
 
-  /** The piece was answered; `after` is '-' at the end of the sweep. */
-  answered(after: string, nowMs: number): void {
+  /** The piece was answered with so many entries; `after` is '-' at the end of the sweep. */
+  answered(after: string, entries: number, nowMs: number): void {
     assert(this.#sweeping, 'a piece was answered that was not asked for');
     this.#after = after;
-    if (after !== '-') return;
+    if (after !== '-') {
+      this.#dueMs = entries > 0 ? nowMs : nowMs + WAIT_MS;
+      return;
+    }
     this.#sweeping = false;
     this.#recovering = false;
     const { idleMs, random } = this.#options;

@@ -49,7 +49,7 @@ export interface ReaderOptions {
   readonly demand: () => number;
   /** Of these, how many can run alone in a batch. */
   readonly demandAlone: () => number;
-  /** Entries in hand that run alone, of all streams; `exclusive`: those beside which no other may run. */
+  /** Suspects in hand that have not run, of all streams; `exclusive`: those beside which no other may run. */
   readonly alone: { readonly suspects: number; readonly exclusive: number };
   /** Bytes came in; the entries in them are taken next. */
   readonly received: () => void;
@@ -76,8 +76,6 @@ export interface ReaderOptions {
 
 /** Errors of the server pass; asking again at once would only add to its trouble. */
 const RETRY_MS = 100;
-/** During a sweep the next piece waits for room, which comes within milliseconds. */
-const SWEEP_BLOCK_MS = 2;
 /** Own entries idle for longer than this consumer exists were another process's; clocks are read apart. */
 const AGE_MARGIN_MS = 50;
 /** There is room and a connection, and yet nothing was asked for in this time: something is stuck. */
@@ -107,6 +105,8 @@ export class StreamReader {
   #progressMs = 0;
   /** What the server says against being read now; '' while it refuses nothing. */
   refusal = '';
+  /** Why there was no connection the last time. */
+  #closedFor = 'connecting';
 
   constructor(options: ReaderOptions) {
     this.#options = options;
@@ -143,6 +143,11 @@ export class StreamReader {
     return this.#socket.isOpen;
   }
 
+  /** Why there is no connection; '' while there is one. */
+  get trouble(): string {
+    return this.connected ? '' : this.#closedFor;
+  }
+
   /** Rows became free: read on. Cheap when there is nothing to do. */
   kick(): void {
     if (this.#parser.refused) this.#socket.release();
@@ -150,13 +155,20 @@ export class StreamReader {
   }
 
   /**
-   * For a watchdog, about once a second. A reader that has room and asks for nothing, or holds an entry for
-   * which there is room, has a bug; a new connection makes it start afresh, and nothing is lost by that.
+   * For a watchdog, about once a second. A reader that has room and asks for nothing has a bug; a new
+   * connection makes it start afresh, and nothing is lost by that.
    */
   check(): void {
-    const isBusy = this.#asked !== 'nothing' && !this.#parser.refused;
     const nowMs = this.#now();
-    if (isBusy || this.#stopping || !this.#socket.isOpen || this.#waiting || this.#options.demand() <= 0) {
+    // Whether there is room for the entry that is held, only another try can tell.
+    if (this.#parser.refused) this.kick();
+    if (
+      this.#asked !== 'nothing' ||
+      this.#stopping ||
+      !this.#socket.isOpen ||
+      this.#waiting ||
+      this.#options.demand() <= 0
+    ) {
       this.#progressMs = nowMs;
     } else if (nowMs - this.#progressMs > STALLED_MS) {
       this.#progressMs = nowMs;
@@ -193,6 +205,7 @@ export class StreamReader {
   }
 
   #onClose(reason: string): void {
+    this.#closedFor = reason;
     this.#asked = 'nothing';
     this.#parser.reset();
     this.#options.flush();
@@ -202,19 +215,19 @@ export class StreamReader {
 
   #read(): void {
     if (this.#asked !== 'nothing' || this.#stopping || this.#waiting || !this.#socket.isOpen) return;
-    const { alone, countMax, demand } = this.#options;
+    const { countMax, demand } = this.#options;
     const count = Math.min(demand(), countMax);
     if (count <= 0) return;
     const dueInMs = this.#claimer.dueInMs(this.#now());
     this.#bytesInReply = 0;
-    if (dueInMs === 0 && !this.#claimedLast && alone.exclusive === 0) this.#claim(count);
+    if (dueInMs === 0 && !this.#claimedLast) this.#claim(count);
     else this.#readNew(count, dueInMs);
   }
 
   #readNew(count: number, dueInMs: number): void {
     const { stream, group, blockMs } = this.#options;
     // BLOCK 0 would wait for ever.
-    const waitMs = dueInMs === 0 ? SWEEP_BLOCK_MS : Math.max(1, Math.ceil(Math.min(blockMs, dueInMs)));
+    const waitMs = Math.max(1, Math.ceil(Math.min(blockMs, dueInMs)));
     this.#asked = 'new';
     this.#claimedLast = false;
     this.#mark = this.#options.fence.mark;
@@ -235,7 +248,8 @@ export class StreamReader {
     this.#claimedLast = true;
     this.#after = '-';
     const keys = [stream, ledgerKey(stream)];
-    const limits = [count, Math.max(0, demandAlone()), alone.suspects === 0 ? 1 : 0, deliveriesMax, ageMs];
+    const aloneMax = alone.exclusive > 0 ? 0 : demandAlone();
+    const limits = [count, aloneMax, alone.suspects === 0 ? 1 : 0, deliveriesMax, ageMs];
     this.#socket.write(
       encodeCommand([
         ...['EVALSHA', loadScript('claim').sha, keys.length, ...keys, group, consumer],
@@ -289,7 +303,7 @@ export class StreamReader {
     const asked = this.#asked;
     this.#asked = 'nothing';
     this.refusal = '';
-    if (asked === 'claim') this.#claimer.answered(this.#after, this.#now());
+    if (asked === 'claim') this.#claimer.answered(this.#after, entries, this.#now());
     if (entries > 0 && channels.read.hasSubscribers) {
       channels.read.publish({ stream: this.#options.stream, rows: entries, bytes: this.#bytesInReply });
     }

@@ -15,16 +15,16 @@ export interface ReleasedConsumer {
 
 /**
  * Makes everything that is pending for this consumer claimable at once, and removes the consumer when that is
- * nothing, with its heartbeat. Nothing may be read under the name any more. `unrunIds` were never given to
- * a worker; for them, having been read does not count as a delivery.
+ * nothing, with its heartbeat. Nothing may be read under the name any more. `runningIds` are those that a
+ * worker has; for all others, having been read does not count as a delivery.
  *
  * Resolves with the number of entries given back; -1 when the name is somebody else's by now.
  */
 export async function releaseConsumer(
   control: Pick<Control, 'script'>,
   { stream, group, consumer, token }: ReleasedConsumer,
-  unrunIds: readonly string[],
+  runningIds: readonly string[],
 ): Promise<number> {
   const keys = [stream, aliveKey(stream, group, consumer)];
-  return Number(await control.script('release', keys, [group, consumer, token, IDLE_MS, ...unrunIds]));
+  return Number(await control.script('release', keys, [group, consumer, token, IDLE_MS, ...runningIds]));
 }

@@ -28,6 +28,8 @@ export interface CommitterOptions {
   /** Every command of the batch is answered. */
   readonly onSettled: (batch: Batch) => void;
   readonly connect?: Connect;
+  /** Milliseconds of a clock that only goes forward. */
+  readonly now?: () => number;
 }
 
 const DETAIL_BYTES_MAX = 500;
@@ -46,18 +48,20 @@ export class Committer {
 
   constructor(options: CommitterOptions) {
     this.#options = options;
-    const { streams, connect } = options;
+    const { streams, connect, now } = options;
     this.#present = new Uint8Array(streams.length);
     const links = new Map<Where, CommitLink>();
     for (const { endpoint } of streams) {
       if (links.has(endpoint)) continue;
-      const fences = streams.filter((stream) => stream.endpoint === endpoint).map(({ fence }) => fence);
+      const served = streams.filter((stream) => stream.endpoint === endpoint);
       const link = new CommitLink({
         endpoint,
         connect,
+        now,
+        greeting: greeting(served),
         onSettled: (settlement, rows) => this.#onSettled(settlement, rows),
         onReconnect: () => {
-          for (const fence of fences) fence.reconnected();
+          for (const { fence } of served) fence.reconnected();
         },
       });
       links.set(endpoint, link);
@@ -73,6 +77,12 @@ export class Committer {
     return this.#links.every(({ connected }) => connected);
   }
 
+  /** Why a connection is missing; '' while none is. */
+  get trouble(): string {
+    const link = this.#links.find(({ connected }) => !connected);
+    return link === undefined ? '' : link.closedFor || 'connecting';
+  }
+
   /** What the server says against settlements that it refuses now; '' while it refuses none. */
   get refusal(): string {
     return this.#links.find(({ refusal }) => refusal !== '')?.refusal ?? '';
@@ -80,6 +90,11 @@ export class Committer {
 
   close(): void {
     for (const link of new Set(this.#links)) link.close();
+  }
+
+  /** For a watchdog, about once a second. */
+  check(): void {
+    for (const link of new Set(this.#links)) link.check();
   }
 
   /** Commands that Redis has not confirmed yet. */
@@ -206,6 +221,15 @@ export class Committer {
     batch.unsettled -= 1;
     if (batch.unsettled === 0) this.#options.onSettled(batch);
   }
+}
+
+/** Loads the scripts, and tells each stream's ledger that there is a committer on this server. */
+function greeting(streams: readonly CommitStream[]): string[][] {
+  const load = ['commit', 'deadletter'].map((name) => ['SCRIPT', 'LOAD', loadScript(name).text]);
+  const arrive = streams.map(({ name, group }) => {
+    return ['EVAL', loadScript('arrive').text, '2', name, ledgerKey(name), group];
+  });
+  return [...load, ...arrive];
 }
 
 /**

@@ -10,8 +10,7 @@ import assert from 'node:assert/strict';
 import { notice } from '../observe/channels.ts';
 import { faultOf } from '../redis/faults.ts';
 import { readLineReply } from '../redis/resp.ts';
-import { loadScript } from '../redis/scripts.ts';
-import { type Connect, type Connection, connectSocket, type Where } from '../redis/socket.ts';
+import { ANSWER_MS_MAX, type Connect, type Connection, connectSocket, type Where } from '../redis/socket.ts';
 import type { Batch } from '../schedule/batch.ts';
 
 /** One settlement under way. */
@@ -32,10 +31,13 @@ export interface Settlement {
 
 export interface LinkOptions {
   readonly endpoint: Where;
+  /** Sent on every connect, before any settlement. */
+  readonly greeting: readonly (readonly string[])[];
   readonly onSettled: (settlement: Settlement, rows: number) => void;
   /** The connection was lost, or there is a new one: the server may be another from now on. */
   readonly onReconnect: () => void;
   readonly connect?: Connect | undefined;
+  readonly now?: (() => number) | undefined;
 }
 
 /** Errors of the server pass in seconds, not in microseconds. */
@@ -50,27 +52,31 @@ export class CommitLink {
   /** Refused by the server, sent again together. */
   readonly #refused: Settlement[] = [];
   #timer: NodeJS.Timeout | null = null;
+  readonly #now: () => number;
+  /** Since then the oldest unanswered settlement has been waited for, at the most. */
+  #answerSinceMs = 0;
   /** What the server says against the settlements that it refuses now; '' while it refuses none. */
   refusal = '';
+  /** Why there was no connection the last time. */
+  closedFor = '';
 
   constructor(options: LinkOptions) {
     this.#options = options;
+    this.#now = options.now ?? (() => performance.now());
     const connect = options.connect ?? connectSocket;
     this.#socket = connect({
       endpoint: options.endpoint,
       name: 'subito:committer',
       bufferBytes: 65_536,
       answerDue: () => this.#unanswered.length > 0,
-      greeting: [
-        ['SCRIPT', 'LOAD', loadScript('commit').text],
-        ['SCRIPT', 'LOAD', loadScript('deadletter').text],
-      ],
+      greeting: options.greeting,
       onOpen: () => {
         options.onReconnect();
         this.#resend();
       },
       onBytes: (buffer, start, end) => this.#onBytes(buffer, start, end),
       onClose: (reason) => {
+        this.closedFor = reason;
         options.onReconnect();
         notice('warn', 'COMMITTER_DISCONNECTED', reason);
       },
@@ -90,12 +96,24 @@ export class CommitLink {
     this.#socket.open();
   }
 
+  /**
+   * For a watchdog, about once a second: the socket counts from the last byte either way, and settlements may
+   * go out all the while to a server that answers none.
+   */
+  check(): void {
+    if (!this.#socket.isOpen || this.#unanswered.length === 0) return;
+    if (this.#now() - this.#answerSinceMs < ANSWER_MS_MAX) return;
+    notice('error', 'COMMITTER_STALLED', `no settlement was confirmed in ${ANSWER_MS_MAX} ms`);
+    this.#socket.fail('no answer');
+  }
+
   close(): void {
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#socket.close();
   }
 
   send(settlement: Settlement): void {
+    if (this.#unanswered.length === 0) this.#answerSinceMs = this.#now();
     this.#unanswered.push(settlement);
     if (this.#socket.isOpen) this.#write(settlement);
   }
@@ -127,6 +145,7 @@ export class CommitLink {
       const reply = readLineReply(buffer, at, end);
       if (reply === null) break;
       at = reply.next;
+      this.#answerSinceMs = this.#now();
       const settlement = this.#unanswered.shift();
       assert(settlement !== undefined, 'Redis answered a settlement that was not asked for');
       if (reply.kind === 'error') this.#refuse(settlement, reply.text);

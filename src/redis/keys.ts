@@ -13,7 +13,10 @@ function tagged(name: string): string {
  * to this id is settled), `last` (an id that was delivered, with all before it; the last one as a rule),
  * `read` (so many entries had been added up to `last`), `added` (entries ever added to the stream), `epoch`
  * (changes whenever entries change hands other than by being read), `deleted` (largest id deleted with XDEL,
- * when `read` was counted) and `server` (the Redis process whose own count of read entries is right).
+ * when `read` was counted), `server` (the Redis process whose own count of read entries is right), `time` (of
+ * the server, as last seen, Unix ms), `ageing` (pending entries after this one still have to age anew),
+ * `history` (replication id of the server on which a committer was last seen) and `contested` (entries up to
+ * this id may be in hand although Redis takes them for unread).
  */
 export function ledgerKey(stream: string): string {
   return `${tagged(stream)}:ledger`;

@@ -36,6 +36,8 @@ export class Batch {
   deadlineMs = Number.POSITIVE_INFINITY;
   /** How often its rows were given out; above 1 it is one row, which runs alone. */
   deliveries = 1;
+  /** A worker has it, or has died on it. */
+  running = false;
   /** Times a worker died on this batch. */
   crashes = 0;
   /** Rows that somebody else had settled before: of the predicted ones, and of the others. */
@@ -118,6 +120,7 @@ export class Batch {
     this.arenaInUsed = 0;
     this.deadlineMs = Number.POSITIVE_INFINITY;
     this.deliveries = 1;
+    this.running = false;
     this.crashes = 0;
     this.duplicatesOk = 0;
     this.duplicatesDead = 0;

@@ -71,8 +71,8 @@ export class Intake {
   /** Rows taken and not settled yet. */
   rowsInFlight = 0;
   /**
-   * Of these, how many run alone in a batch; `exclusive`: those beside which no other suspect may run,
-   * because if one of them ends the process, it must not take another one's deliveries with it.
+   * Suspects that have not run yet, each alone in a batch; `exclusive`: those beside which no other suspect
+   * may run, because if one of them ends the process, it must not take another one's deliveries with it.
    */
   readonly alone = { suspects: 0, exclusive: 0 };
   /** Unix milliseconds: when what is being taken in now was received. */
@@ -211,12 +211,30 @@ export class Intake {
     return true;
   }
 
-  /** A batch was settled: so many rows, and how often they had been given out. */
-  released(rows: number, deliveries: number): void {
-    this.rowsInFlight -= rows;
+  /** The workers have done with a batch, unharmed; its rows had been given out so often. */
+  ran(deliveries: number): void {
     if (deliveries < 2) return;
     this.alone.suspects -= 1;
     if (isExclusive(deliveries)) this.alone.exclusive -= 1;
+  }
+
+  /** Rows were settled. */
+  released(rows: number): void {
+    this.rowsInFlight -= rows;
+  }
+
+  /** Ids of the stream's entries that a worker has. */
+  runningIds(stream: number): string[] {
+    const found: string[] = [];
+    for (const { all } of this.#options.lanes) {
+      for (const batch of all) {
+        if (!batch.running) continue;
+        for (let row = 0; row < batch.rows; row += 1) {
+          if (batch.origin[row] === stream) found.push(batch.id(row));
+        }
+      }
+    }
+    return found;
   }
 
   #added(lane: Lane<Batch>, batch: Batch, origin: number, arrivedMs: number, deadlineMs: number): void {

@@ -25,8 +25,10 @@ export interface RunnerOptions {
   /** Tells Redis; `settled` is called when that is done. */
   readonly settle: (batch: Batch, model: string, record: number | null) => void;
   readonly streamNames: readonly string[];
-  /** A batch's rows are free again: read on. `deliveries`: how often they had been given out. */
-  readonly onFreeRows: (rows: number, deliveries: number) => void;
+  /** The workers have done with a batch whose rows had been given out so often. */
+  readonly onRan: (deliveries: number) => void;
+  /** Rows are free again: read on. */
+  readonly onFreeRows: (rows: number) => void;
 }
 
 const NO_OUTPUTS = new Uint8Array(0);
@@ -65,6 +67,7 @@ export class BatchRunner {
   #infer(lane: ModelLane, batch: Batch): void {
     const { slot } = lane;
     const shared = batch.shared as SharedArrayBuffer;
+    batch.running = true;
     this.#options.infer({ slot, slab: batch.slab, shared, first: 0, rows: batch.rows }).then(
       (result) => this.#answered(lane, batch, result),
       (error: unknown) => this.#crashed(lane, batch, error),
@@ -73,6 +76,8 @@ export class BatchRunner {
 
   #answered(lane: ModelLane, batch: Batch, result: InferResult): void {
     this.#options.batcher.workerFreed();
+    batch.running = false;
+    this.#options.onRan(batch.deliveries);
     batch.inferredMs = nowMs();
     batch.inferUs = Math.round(result.inferUs);
     batch.runUs = result.runUs;
@@ -164,10 +169,10 @@ export class BatchRunner {
   settled(batch: Batch): void {
     const lane = this.#lanes[batch.slab] as Lane<Batch>;
     if (channels.settle.hasSubscribers) this.#report(lane, batch);
-    const { rows, deliveries } = batch;
+    const { rows } = batch;
     batch.reset();
     this.#options.batcher.release(lane, batch);
-    this.#options.onFreeRows(rows, deliveries);
+    this.#options.onFreeRows(rows);
   }
 
   #report(lane: Lane<Batch>, batch: Batch): void {

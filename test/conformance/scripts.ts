@@ -34,6 +34,7 @@ export const scriptCalls: Readonly<Record<string, (random: Random) => ScriptCall
     const argv = [group(random), consumer(random), idle(), idle(), after, ...limits, HOUR_MS / 2];
     return ['claim', [stream(random), LEDGER], argv];
   },
+  arrive: (random) => ['arrive', [stream(random), LEDGER], [group(random)]],
   regroup: (random) => {
     const key = stream(random);
     if (random.chance(0.3)) return ['regroup', [key, LEDGER], [group(random), '', '', '', 0, '']];

@@ -114,8 +114,9 @@ export class SimEngine {
       streamNames: partitions.map(({ name }) => name),
       infer: (task) => this.#infer(task),
       settle: (batch, model, record) => this.committer.settle(batch, model, record),
-      onFreeRows: (rows, deliveries) => {
-        intake.released(rows, deliveries);
+      onRan: (deliveries) => intake.ran(deliveries),
+      onFreeRows: (rows) => {
+        intake.released(rows);
         for (const reader of this.#readers) reader.kick();
       },
     });

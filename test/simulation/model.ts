@@ -35,6 +35,8 @@ export interface ModelOptions {
   /** Calls back later; returns what takes that back. */
   readonly later: (ms: number, run: () => void) => () => void;
   readonly runId?: string;
+  /** Of the replication history; the run id where it is left out, for each process begins one of its own. */
+  readonly replicationId?: string;
 }
 
 /** A connection as the server sees it. */
@@ -181,7 +183,11 @@ export class Model {
   }
 
   #info(): Value {
-    return `# Server\r\nredis_version:7.0.15\r\nrun_id:${this.#options.runId ?? 'a'.repeat(40)}\r\n`;
+    const runId = this.#options.runId ?? 'a'.repeat(40);
+    return (
+      `# Server\r\nredis_version:7.0.15\r\nrun_id:${runId}\r\n` +
+      `# Replication\r\nrole:master\r\nmaster_replid:${this.#options.replicationId ?? runId}\r\n`
+    );
   }
 
   #client(client: Client | null, args: readonly string[]): Value {

@@ -15,8 +15,12 @@
 -- ARGV[8] 1: also one that has to run alone in the engine, by itself; 0: none is possible now
 -- ARGV[9] deliveries allowed  ARGV[10] its own entries that have been idle for longer than this, ms, were
 --   given to a process that had the name before: they count one delivery more, too
+--
+-- A suspect that has to wait is stepped over, and the sweep goes on there the next time.
+--
 -- The ledger keeps the latest time seen (`<group>:time`). When the server's clock was set back, entries would
--- not grow idle before it has caught up; so all pending ones begin to age anew.
+-- not grow idle before it has caught up; so all pending ones begin to age anew, a page per call (`ageing` is
+-- the last one that does).
 --
 -- Returns {{head, entries}} like XREADGROUP, each entry {id, fields, deliveries}; head is 'epoch after',
 -- where `after` is the id to go on after, or '-' when the sweep has reached the end.
@@ -24,31 +28,31 @@ local input, ledger, group, consumer = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
 local idleOthers, idleOwn = tonumber(ARGV[3]), tonumber(ARGV[4])
 local after, rowsMax, aloneMax = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 local exclusiveAllowed, deliveriesMax, ageMs = ARGV[8] == '1', tonumber(ARGV[9]), tonumber(ARGV[10])
+local field = function(name) return group .. ':' .. name end
 -- Work of one call: pages of XPENDING, entries looked at.
 local PAGE, LOOKED_AT_MAX = 100, 1000
-
-local CLOCK_MS = 1000
+local AGEING_PAGE, CLOCK_MS = 500, 1000
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-
-local function beginToAgeAnew()
-  local from = '-'
-  repeat
-    local page = redis.call('XPENDING', input, group, from, '+', PAGE)
-    for _, found in ipairs(page) do
+local known = redis.call('HMGET', ledger, field('epoch'), field('time'), field('ageing'))
+local epoch, ageing = known[1], known[3]
+if known[2] and now + CLOCK_MS < tonumber(known[2]) then ageing = '0' end
+if ageing then
+  local page = redis.call('XPENDING', input, group, '(' .. ageing, '+', AGEING_PAGE)
+  for _, found in ipairs(page) do
+    -- XCLAIM would drop one that was deleted from the stream.
+    if redis.call('XRANGE', input, found[1], found[1])[1] then
       redis.call('XCLAIM', input, group, found[2], 0, found[1], 'TIME', now, 'JUSTID')
-      from = '(' .. found[1]
     end
-  until #page < PAGE
+  end
+  ageing = #page == AGEING_PAGE and page[#page][1]
+  if not ageing then redis.call('HDEL', ledger, field('ageing')) end
 end
 
-if after == '' then
-  local latest = tonumber(redis.call('HGET', ledger, group .. ':time') or 0)
-  if now + CLOCK_MS < latest then beginToAgeAnew() end
-end
-
-local entries, alone, lookedAt, full, ended = {}, 0, 0, false, false
+local entries, alone, exclusive, lookedAt, full, ended = {}, 0, false, 0, false, false
+-- Id after which the first one lies that has to wait.
+local waiting
 
 -- Hands one pending entry over; false when it has to wait for a later call.
 local function take(id, owner, idle, deliveries)
@@ -56,13 +60,16 @@ local function take(id, owner, idle, deliveries)
   if owner ~= consumer or idle > ageMs or count == 0 then count = count + 1 end
   local givenUp = count > deliveriesMax
   if not givenUp and count >= 2 then
-    local exclusive = count >= 3
-    if alone >= aloneMax or exclusive and (not exclusiveAllowed or alone > 0) then return false end
+    if alone >= aloneMax or exclusive then return false end
+    if count >= 3 then
+      if not exclusiveAllowed or alone > 0 then return false end
+      exclusive = true
+    end
     alone = alone + 1
-    if exclusive then full = true end
   end
   local entry = redis.call('XRANGE', input, id, id)[1]
-  if entry and not givenUp then
+  -- Its own, looked for after a connect, may be in hand, and then goes on ageing.
+  if entry and not givenUp and (owner ~= consumer or count ~= deliveries or idleOwn > 0) then
     redis.call('XCLAIM', input, group, consumer, 0, id, 'RETRYCOUNT', count, 'JUSTID')
   end
   entries[#entries + 1] = { id, entry and entry[2] or {}, count }
@@ -77,25 +84,23 @@ while not full and not ended and lookedAt < LOOKED_AT_MAX do
     local id, owner, idle, deliveries = unpack(found)
     lookedAt = lookedAt + 1
     if idle >= (owner == consumer and idleOwn or idleOthers) then
-      if #entries >= rowsMax or not take(id, owner, idle, deliveries) then
+      if #entries >= rowsMax then
         full, ended = true, false
         break
       end
+      if not take(id, owner, idle, deliveries) then waiting = waiting or after end
     end
     after = id
-    if full then
-      ended = false
-      break
-    end
   end
 end
+if waiting then after, ended = waiting, false end
 
-local epoch = redis.call('HGET', ledger, group .. ':epoch')
 if not epoch then
   epoch = string.format('%d', now)
-  redis.call('HSET', ledger, group .. ':epoch', epoch)
+  redis.call('HSET', ledger, field('epoch'), epoch)
 elseif #entries > 0 then
-  epoch = redis.call('HINCRBY', ledger, group .. ':epoch', 1)
+  epoch = redis.call('HINCRBY', ledger, field('epoch'), 1)
 end
-redis.call('HSET', ledger, group .. ':time', string.format('%d', now))
+redis.call('HSET', ledger, field('time'), string.format('%d', now))
+if ageing then redis.call('HSET', ledger, field('ageing'), ageing) end
 return { { epoch .. ' ' .. (ended and '-' or after == '' and '0' or after), entries } }

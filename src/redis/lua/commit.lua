@@ -23,21 +23,39 @@ local FIRST = 7
 -- Once a batch is often enough for "about".
 call('XTRIM', predictions, 'MAXLEN', '~', kept)
 
+-- Ids by value: numbers of up to 20 digits, which Lua's own would round.
+local function isBefore(a, b)
+  local aMs, aSeq = a:match('(%d+)-(%d+)')
+  local bMs, bSeq = b:match('(%d+)-(%d+)')
+  if aMs == bMs then aMs, bMs = aSeq, bSeq end
+  return #aMs < #bMs or (#aMs == #bMs and aMs < bMs)
+end
+
 -- One XACK for the whole batch costs a third of one each, but does not say whose rows were settled before.
--- So it is for batches in which there can be none: nothing has changed hands since its rows were read, and
--- the oldest is still this consumer's.
-local acknowledged = false
-if tonumber(ARGV[6]) > 0 and call('HGET', KEYS[3], epoch) == ARGV[6] then
-  local ids = {}
-  for i = FIRST, #ARGV, 5 do
-    if ARGV[i] ~= '' then ids[#ids + 1] = ARGV[i] end
-  end
-  local pending = #ids > 0 and pcall('XPENDING', input, group, ids[1], ids[1], 1)
-  local oldest = pending and not pending.err and pending[1]
-  if oldest and oldest[2] == consumer then
-    call('XACK', input, group, unpack(ids))
-    acknowledged = true
-  end
+-- So it is for batches in which there can be none: nothing has changed hands since its rows were read, the
+-- oldest is still this consumer's, and none was in the stream when deliveries were last forgotten
+-- (`contested`), or it might have been delivered before, and be settled out of somebody's hands.
+local function isOurs(ids)
+  if tonumber(ARGV[6]) == 0 or #ids == 0 then return false end
+  local known = call('HMGET', KEYS[3], epoch, group .. ':contested')
+  if known[1] ~= ARGV[6] or not known[2] or not isBefore(known[2], ids[1]) then return false end
+  local pending = pcall('XPENDING', input, group, ids[1], ids[1], 1)
+  local oldest = not pending.err and pending[1]
+  return oldest and oldest[2] == consumer
+end
+
+local ids = {}
+for i = FIRST, #ARGV, 5 do
+  if ARGV[i] ~= '' then ids[#ids + 1] = ARGV[i] end
+end
+local acknowledged = isOurs(ids)
+if acknowledged then call('XACK', input, group, unpack(ids)) end
+
+-- Should it have to be made pending again. Suspects come alone.
+local deliveries = 1
+if not acknowledged and #ids == 1 then
+  local pending = pcall('XPENDING', input, group, ids[1], ids[1], 1)
+  deliveries = not pending.err and pending[1] and pending[1][4] or 1
 end
 
 local settled = 0
@@ -55,7 +73,7 @@ for i = FIRST, #ARGV, 5 do
     if type(reply) == 'table' then
       for j = i, acknowledged and #ARGV or i, 5 do
         if ARGV[j] ~= '' then
-          call('XCLAIM', input, group, consumer, 0, ARGV[j], 'FORCE', 'RETRYCOUNT', 1, 'JUSTID')
+          call('XCLAIM', input, group, consumer, 0, ARGV[j], 'FORCE', 'RETRYCOUNT', deliveries, 'JUSTID')
         end
       end
       call('HINCRBY', KEYS[3], epoch, 1)

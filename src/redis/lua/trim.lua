@@ -57,8 +57,12 @@ for _, reply in ipairs(call('XINFO', 'GROUPS', input)) do
   local values = info(reply)
   local floor, settled = values['last-delivered-id'], values['last-delivered-id']
   if values.pending > 0 then
-    floor = call('XPENDING', input, values.name)[2]
-    settled = below(floor)
+    local oldest = call('XPENDING', input, values.name)[2]
+    -- A group that was set back has unread entries below what is pending.
+    if not isBefore(floor, oldest) then
+      floor = oldest
+      settled = below(oldest)
+    end
   end
   if values.name == group then
     own = values
