@@ -116,7 +116,14 @@ const failover: Fault = (world) => {
     () => {
       if (world.server !== old || old.isDown || world.isHealed) return;
       world.note('a replica that lags behind takes over');
-      world.server = world.newServer(world.restore(snapshot));
+      const successor = world.newServer(world.restore(snapshot));
+      world.server = successor;
+      // It takes longer than the millisecond in which both would give out the same ids.
+      successor.isDown = true;
+      const promoted = () => {
+        successor.isDown = false;
+      };
+      clock.later(2 + random.next() * 50, promoted, null);
       for (const wire of [...old.wires]) {
         const ms = random.chance(0.5) ? 0 : random.next() * 2_000;
         clock.later(ms, () => wire.serverDied(random), null);

@@ -92,10 +92,9 @@ end
 -- `server`, under which Redis' own count of read entries can be trusted, is left out: lua/backlog.lua counts.
 call('HDEL', ledger, field('read'), field('server'))
 -- What was delivered after `last` is unread again, and may be in somebody's hands as well: lua/commit.lua.
--- Without ledger and outcomes nothing was delivered before.
-local contested = not epoch and last == '0-0' and '0-0' or generated
+-- Also where there is no ledger: a failover may have lost that.
 local history = call('INFO', 'replication'):match('master_replid:(%x+)')
-call('HSET', ledger, field('contested'), contested, field('history'), history)
+call('HSET', ledger, field('contested'), generated, field('history'), history)
 call('HSET', ledger, field('floor'), ARGV[3], field('last'), last, field('added'), added)
 if ARGV[4] ~= '' then call('HSET', ledger, field('read'), ARGV[4]) end
 if epoch then
