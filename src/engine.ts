@@ -160,7 +160,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     streamNames: partitions.map(({ name }) => name),
     infer: (task) => pool.run(task),
     settle: (batch, model, record) => committer.settle(batch, model, record),
-    onRan: (deliveries) => intake.ran(deliveries),
+    onRan: (rows, deliveries) => intake.ran(rows, deliveries),
     onFreeRows: (rows) => {
       intake.released(rows);
       for (const reader of readers) reader.kick();
@@ -207,7 +207,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
       isInHand: (id) => intake.isInHand(stream, id),
       reject: (id, deliveries, detail) =>
         intake.reject(stream, id, detail, deliveries > limits.deliveriesMax),
-      flush: () => batcher.flush(),
+      flush: () => intake.flush(),
       createGroup: () => makeGroup(partition),
       unblock: (clientId) => control.unblock(clientId, partition.name),
     });

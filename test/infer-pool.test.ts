@@ -65,7 +65,14 @@ class HandMadeSlab {
       inOffset += bytes.length;
     });
     const { shared } = this;
-    return from.run({ slot: this.#slot, slab: this.#slab, shared, first: 0, rows: events.length });
+    return from.run({
+      slot: this.#slot,
+      slab: this.#slab,
+      shared,
+      first: 0,
+      rows: events.length,
+      apart: false,
+    });
   }
 
   results(rows: number): number[] {

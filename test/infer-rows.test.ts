@@ -1,6 +1,6 @@
 // Rows that are wrong beside rows that are right; slabs that are used again; predictions that do not fit.
 import { pack } from 'msgpackr';
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import type { Model } from '../src/infer/model.ts';
 import { type GivenRow, loadFixture, manifestInput, placeRows, readRows, runRows } from './support/models.ts';
 import { Random } from './support/random.ts';
@@ -245,6 +245,23 @@ test('only the rows asked for are run', async () => {
   expect(readRows(words, (await text.runSlab(words, 2, 1)).spill, 1, 2)).toMatchObject([
     { outputs: { y: ['c', 'x', 'y'] } },
   ]);
+});
+
+test('rows that have to run apart each have a run of their own, with the same results', async () => {
+  const model = await loadFixture('classifier', named);
+  const slab = model.scratch();
+  const rows: GivenRow[] = [
+    { data: pack({ energy: 1, year: 2 }) },
+    { data: pack({ energy: 'x', year: 2 }) },
+    { data: pack({ energy: 3, year: 4 }) },
+  ];
+  const together = await runRows(model, rows, slab);
+  const { session } = model.parts;
+  const [whole, alone] = [vi.spyOn(session, 'run'), vi.spyOn(session, 'runAlone')];
+  const { spill } = await model.runSlab(slab, 0, 3, { apart: true });
+  expect(readRows(slab, spill, 3)).toEqual(together);
+  expect([whole.mock.calls.length, alone.mock.calls.length]).toEqual([0, 2]);
+  vi.restoreAllMocks();
 });
 
 test('predictions that do not fit the arena travel beside the slab, all of them', async () => {

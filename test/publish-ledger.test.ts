@@ -53,7 +53,7 @@ class Path {
       streamNames: [STREAM.name],
       infer: (task) => this.#infer(task),
       settle: (batch, model, record) => committer.settle(batch, model, record),
-      onRan: (deliveries) => intake.ran(deliveries),
+      onRan: (rows, deliveries) => intake.ran(rows, deliveries),
       onFreeRows: (rows) => {
         intake.released(rows);
         reader.kick();

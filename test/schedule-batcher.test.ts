@@ -8,7 +8,7 @@ interface SimBatch extends Schedulable {
   where: 'home' | 'running' | 'settling';
   /** Numbers of the rows inside. */
   content: number[];
-  /** One row that runs alone. */
+  /** Rows that run alone. */
   alone: boolean;
 }
 
@@ -83,20 +83,22 @@ class Simulation {
     this.flush();
   }
 
-  /** A row that has to run alone: it may overtake, and never shares its batch. */
+  /** Rows that have to run alone: they may overtake the others. */
   arriveAlone(): void {
     const lane = this.random.pick(this.lanes);
     const spare = this.batcher.freeAlone(lane);
     if (lane.needsWorker && spare !== Math.max(0, lane.free.length - 1)) fail('the last batch is not kept');
-    const batch = this.batcher.alone(lane);
+    const batch = this.batcher.openSuspects(lane);
     if ((batch === null) !== (spare === 0)) fail('a batch was promised, and there was none');
     if (batch === null) return;
     batch.alone = true;
-    batch.content.push(this.rowsIn);
-    batch.rows = 1;
+    for (let rows = this.random.int(1, batch.rowsMax); rows > 0; rows -= 1) {
+      batch.content.push(this.rowsIn);
+      batch.rows += 1;
+      this.rowsIn += 1;
+    }
     batch.deadlineMs = this.nowMs + this.random.int(1, 200);
-    this.rowsIn += 1;
-    this.batcher.ready(lane, batch);
+    this.batcher.closeSuspects(lane);
     this.flush();
   }
 
@@ -110,7 +112,6 @@ class Simulation {
     if (batch.rows === 0) fail('an empty batch was dispatched');
     if (this.#laneOf.get(batch) !== lane) fail('a batch was dispatched for another lane');
     batch.where = 'running';
-    if (batch.alone && batch.content.length !== 1) fail('a row that has to run alone has company');
     for (const row of batch.alone ? [] : batch.content) {
       if (row <= (this.lastOfLane.get(lane) ?? -1)) fail('rows of a lane ran out of order');
       this.lastOfLane.set(lane, row);

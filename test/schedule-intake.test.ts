@@ -269,26 +269,48 @@ describe('an entry that was given out before', () => {
   test('runs alone, beside the batch that fills, and is counted until it has run', () => {
     const bench = intakeBench([{ name: 'm', rowsMax: 4, batches: 4 }]);
     const [lane] = bench.lanes;
-    expect(bench.intake.demandAlone(streamOf(lane!))).toBe(3);
+    expect(bench.intake.demandAlone(streamOf(lane!))).toBe(12);
     expect([again(bench, '1-0', 1), again(bench, '2-0', 2), again(bench, '3-0', 3)]).toEqual([
       true,
       true,
       true,
     ]);
     expect(bench.intake.alone).toEqual({ suspects: 2, exclusive: 1 });
-    expect([lane!.open?.rows, lane!.ready.map(({ rows }) => rows)]).toEqual([1, [1, 1]]);
-    // Of the last batch nothing is for streams.
+    expect([lane!.open?.rows, lane!.ready.map(({ rows }) => rows), lane!.suspects?.rows]).toEqual([
+      1,
+      [1],
+      1,
+    ]);
+    // Of the last batch nothing is for streams; and beside that one nothing may run.
     expect([again(bench, '4-0', 2), bench.intake.demandAlone(streamOf(lane!))]).toEqual([false, 0]);
-    bench.batcher.flush();
+    bench.intake.flush();
     expect(bench.dispatched.map(({ batch }) => [batch.id(0), batch.deliveries, batch.fences[0]])).toEqual([
       ['2-0', 2, 0],
       ['3-0', 3, 0],
       ['1-0', 1, 9],
     ]);
-    for (const { batch } of bench.dispatched) bench.intake.ran(batch.deliveries);
+    for (const { batch } of bench.dispatched) bench.intake.ran(batch.rows, batch.deliveries);
     expect([bench.intake.alone, bench.intake.rowsInFlight]).toEqual([{ suspects: 0, exclusive: 0 }, 3]);
     for (const { batch } of bench.dispatched) bench.intake.released(batch.rows);
     expect(bench.intake.rowsInFlight).toBe(0);
+  });
+
+  test('shares a slab with others of its kind, as many as fit', () => {
+    const bench = intakeBench([{ name: 'm', rowsMax: 40, batches: 4, arenaBytes: 1024 }]);
+    const [lane] = bench.lanes;
+    for (let n = 1; n <= 17; n += 1) expect(again(bench, `${n}-0`, 2)).toBe(true);
+    expect([lane!.ready.map(({ rows }) => rows), lane!.suspects?.rows]).toEqual([[16], 1]);
+    // Its bytes do not fit beside the others'.
+    expect(again(bench, '18-0', 2, ['data', Buffer.alloc(900)])).toBe(true);
+    expect(again(bench, '19-0', 2, ['data', Buffer.alloc(900)])).toBe(true);
+    expect([lane!.ready.map(({ rows }) => rows), lane!.suspects?.rows]).toEqual([[16, 2], 1]);
+    expect(bench.intake.alone).toEqual({ suspects: 19, exclusive: 0 });
+    bench.intake.flush();
+    expect(bench.dispatched.map(({ batch }) => [batch.rows, batch.deliveries])).toEqual([
+      [16, 2],
+      [2, 2],
+      [1, 2],
+    ]);
   });
 
   test('is found in hand wherever its batch is, until it is settled', () => {
@@ -302,7 +324,7 @@ describe('an entry that was given out before', () => {
     expect(found()).toHaveLength(6);
     for (const id of ['1-2', '1-11', '1', '41-0']) expect(bench.intake.isInHand(stream, id)).toBe(false);
     expect(bench.intake.isInHand({ ...stream, index: 1 }, '1-0')).toBe(false);
-    bench.batcher.flush();
+    bench.intake.flush();
     expect(found()).toHaveLength(6);
     for (const { batch } of bench.dispatched) batch.reset();
     expect(found()).toEqual([]);

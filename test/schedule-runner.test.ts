@@ -40,7 +40,7 @@ function setUp(infer: Infer, { rowsMax = 4, record = false } = {}) {
       settled.push({ model, record: recordStream, rows: rowsOf(batch) });
       setImmediate(() => runner.settled(batch));
     },
-    onRan: (deliveries) => intake.ran(deliveries),
+    onRan: (rows, deliveries) => intake.ran(rows, deliveries),
     onFreeRows: (rows) => {
       freed.push(rows);
       intake.released(rows);

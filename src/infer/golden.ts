@@ -90,7 +90,7 @@ function placeInputs(model: Model, slab: SlabView, inputs: Record<string, unknow
 
 async function predict(model: Model, slab: SlabView, placed: boolean, at: string): Promise<unknown> {
   slab.table[ROW.encoding] = ENCODING.json;
-  const { spill } = await model.runSlab(slab, 0, 1, placed);
+  const { spill } = await model.runSlab(slab, 0, 1, { placed });
   const start = slab.table[ROW.outOffset]! + (spill ? 0 : slab.layout.arenaOutOffset);
   const bytes = spill ? Buffer.from(spill) : slab.bytes;
   const text = bytes.toString('utf8', start, start + slab.table[ROW.outLength]!);

@@ -220,6 +220,7 @@ async function warm(
   const sizes: number[] = [];
   for (let rows = 1; rows < rowsMax; rows *= 2) sizes.push(rows);
   let runUs = 0;
-  for (const rows of [...sizes, rowsMax, rowsMax]) ({ runUs } = await model.runSlab(slab, 0, rows, true));
+  for (const rows of [...sizes, rowsMax, rowsMax])
+    ({ runUs } = await model.runSlab(slab, 0, rows, { placed: true }));
   return runUs / 1000;
 }

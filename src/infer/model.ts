@@ -51,11 +51,19 @@ export class Model {
     }
     // Whoever waits for this batch knows from here on which thread has it.
     Atomics.store(slab.table, task.first * ROW_COLUMNS + ROW.thread, threadId);
-    return await this.runSlab(slab, task.first, task.rows);
+    return await this.runSlab(slab, task.first, task.rows, { apart: task.apart });
   }
 
-  /** `placed`: the tensor rows are in place already, whatever the row table says of their form. */
-  async runSlab(slab: SlabView, first: number, rows: number, placed = false): Promise<InferResult> {
+  /**
+   * `placed`: the tensor rows are in place already, whatever the row table says of their form. `apart`: each
+   * row in a run of its own.
+   */
+  async runSlab(
+    slab: SlabView,
+    first: number,
+    rows: number,
+    { placed = false, apart = false } = {},
+  ): Promise<InferResult> {
     const began = performance.now();
     const { layout } = slab;
     this.#out.reset(slab.bytes, slab.view, layout.arenaOutOffset, layout.arenaOutBytes);
@@ -63,7 +71,7 @@ export class Model {
     let good = 0;
     for (let row = first; row < end; row++) if (this.#decodeRow(slab, row, placed)) good++;
     const decoded = performance.now();
-    if (good > 0) await this.#runRows(slab, first, rows);
+    if (good > 0) await this.#runRows(slab, first, rows, apart);
     const ran = performance.now();
     for (let row = first; row < end; row++) {
       if (slab.table[row * ROW_COLUMNS + ROW.result] === RESULT.ok) this.#encodeRow(slab, row);
@@ -127,10 +135,10 @@ export class Model {
     }
   }
 
-  /** The whole batch at once where the graph allows it; when that throws, or it does not, row by row. */
-  async #runRows(slab: SlabView, first: number, rows: number): Promise<void> {
+  /** The whole batch at once where graph and task allow it; when that throws, or they do not, row by row. */
+  async #runRows(slab: SlabView, first: number, rows: number, apart: boolean): Promise<void> {
     const { session, shape } = this.parts;
-    if (shape.batched) {
+    if (shape.batched && !(apart && rows > 1)) {
       try {
         await session.run(slab, first, rows);
         return;

@@ -95,6 +95,8 @@ export interface InferTask {
   /** First row and number of rows to run; normally 0 and all of them. */
   readonly first: number;
   readonly rows: number;
+  /** Each row in a run of its own. */
+  readonly apart: boolean;
 }
 
 export interface InferResult {

@@ -50,6 +50,11 @@ export class Claimer {
     return this.#sweeping;
   }
 
+  /** A suspect has run, or there is room again: what waits for that need wait no longer. */
+  hurry(nowMs: number): void {
+    if (this.#sweeping) this.#dueMs = nowMs;
+  }
+
   /** Milliseconds until the next piece is due; 0: now. */
   dueInMs(nowMs: number): number {
     return Math.max(0, this.#dueMs - nowMs);

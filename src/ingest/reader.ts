@@ -98,6 +98,8 @@ export class StreamReader {
   /** After an error of the server; nothing is asked for meanwhile. */
   #waiting = false;
   #timer: NodeJS.Timeout | null = null;
+  /** Waiting for room in the middle of a sweep. */
+  #parked: NodeJS.Timeout | null = null;
   #bytesInReply = 0;
   #stopped: (() => void) | null = null;
   #consumer = '';
@@ -148,10 +150,13 @@ export class StreamReader {
     return this.connected ? '' : this.#closedFor;
   }
 
-  /** Rows became free: read on. Cheap when there is nothing to do. */
+  /** Rows became free, or suspects have run: read on. Cheap when there is nothing to do. */
   kick(): void {
     if (this.#parser.refused) this.#socket.release();
-    else this.#read();
+    else {
+      if (this.#parked !== null) this.#unpark();
+      this.#read();
+    }
   }
 
   /**
@@ -162,13 +167,7 @@ export class StreamReader {
     const nowMs = this.#now();
     // Whether there is room for the entry that is held, only another try can tell.
     if (this.#parser.refused) this.kick();
-    if (
-      this.#asked !== 'nothing' ||
-      this.#stopping ||
-      !this.#socket.isOpen ||
-      this.#waiting ||
-      this.#options.demand() <= 0
-    ) {
+    if (!this.#isFree || this.#options.demand() <= 0) {
       this.#progressMs = nowMs;
     } else if (nowMs - this.#progressMs > STALLED_MS) {
       this.#progressMs = nowMs;
@@ -193,6 +192,7 @@ export class StreamReader {
   close(): void {
     this.#stopping = true;
     if (this.#timer !== null) clearTimeout(this.#timer);
+    if (this.#parked !== null) clearTimeout(this.#parked);
     this.#socket.close();
   }
 
@@ -201,6 +201,7 @@ export class StreamReader {
     this.#asked = 'nothing';
     this.#claimedLast = false;
     this.#claimer.connected(this.#now());
+    this.#unpark();
     this.#read();
   }
 
@@ -213,8 +214,14 @@ export class StreamReader {
     notice('warn', 'READER_DISCONNECTED', `${this.#options.stream}: ${reason}`);
   }
 
+  /** Something may be asked for now, if there is room. */
+  get #isFree(): boolean {
+    const isBusy = this.#asked !== 'nothing' || this.#parked !== null || this.#waiting;
+    return !isBusy && !this.#stopping && this.#socket.isOpen;
+  }
+
   #read(): void {
-    if (this.#asked !== 'nothing' || this.#stopping || this.#waiting || !this.#socket.isOpen) return;
+    if (!this.#isFree) return;
     const { countMax, demand } = this.#options;
     const count = Math.min(demand(), countMax);
     if (count <= 0) return;
@@ -226,15 +233,16 @@ export class StreamReader {
 
   #readNew(count: number, dueInMs: number): void {
     const { stream, group, blockMs } = this.#options;
-    // BLOCK 0 would wait for ever.
+    // BLOCK 0 would wait for ever. During a sweep nothing waits in Redis, where no kick could reach it.
     const waitMs = Math.max(1, Math.ceil(Math.min(blockMs, dueInMs)));
+    const block = this.#claimer.sweeping ? [] : ['BLOCK', waitMs];
     this.#asked = 'new';
     this.#claimedLast = false;
     this.#mark = this.#options.fence.mark;
     const consumer = this.#name();
     this.#socket.write(
       encodeCommand([
-        ...['XREADGROUP', 'GROUP', group, consumer, 'COUNT', count, 'BLOCK', waitMs, 'STREAMS', stream, '>'],
+        ...['XREADGROUP', 'GROUP', group, consumer, 'COUNT', count, ...block, 'STREAMS', stream, '>'],
       ]),
     );
   }
@@ -308,6 +316,7 @@ export class StreamReader {
       channels.read.publish({ stream: this.#options.stream, rows: entries, bytes: this.#bytesInReply });
     }
     if (this.#stopping) this.#endStop();
+    else if (asked === 'new' && entries === 0 && this.#claimer.sweeping) this.#park();
     // What has just been read goes to the workers first; only then is it known how many rows are free.
     else setImmediate(() => this.#read());
   }
@@ -344,6 +353,20 @@ export class StreamReader {
       if (reconnect && this.#socket.isOpen) this.#socket.fail(refusal);
       else this.#read();
     }, waitMs);
+  }
+
+  /** Nothing is new, and what is left of the sweep has to wait: until a kick, or for a moment. */
+  #park(): void {
+    this.#parked = setTimeout(() => {
+      this.#parked = null;
+      this.#read();
+    }, this.#claimer.dueInMs(this.#now()));
+  }
+
+  #unpark(): void {
+    this.#claimer.hurry(this.#now());
+    if (this.#parked !== null) clearTimeout(this.#parked);
+    this.#parked = null;
   }
 
   #endStop(): void {

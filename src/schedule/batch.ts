@@ -34,7 +34,7 @@ export class Batch {
   arenaInUsed = 0;
   /** The earliest of the rows' deadlines, Unix milliseconds. */
   deadlineMs = Number.POSITIVE_INFINITY;
-  /** How often its rows were given out; above 1 it is one row, which runs alone. */
+  /** How often its rows were given out; above 1 each of them runs alone. */
   deliveries = 1;
   /** A worker has it, or has died on it. */
   running = false;

@@ -29,6 +29,8 @@ export interface Lane<B extends Schedulable> {
   /** The open batch was the last free one: while there is no other, it takes direct rows only. */
   openReserved: boolean;
   readonly ready: B[];
+  /** Takes rows that have to run apart from one another, until it is `ready`. */
+  suspects: B | null;
   /** Every batch of the lane, wherever it is on its way. */
   readonly all: readonly B[];
 }
@@ -62,6 +64,7 @@ export class Batcher<B extends Schedulable> {
       open: null,
       openReserved: false,
       ready: [],
+      suspects: null,
       all: batches,
     };
     this.#lanes.push(lane);
@@ -76,19 +79,23 @@ export class Batcher<B extends Schedulable> {
     return rows;
   }
 
-  /** Batches that a stream may still take for rows that have to run alone. */
+  /** Batches that may still be taken for rows that have to run alone. */
   freeAlone(lane: Lane<B>): number {
     return Math.max(0, lane.free.length - (lane.needsWorker ? RESERVED_FOR_DIRECT : 0));
   }
 
-  /** A batch for one row that runs alone, or null when none can be spared; `ready` puts it in line. */
-  alone(lane: Lane<B>): B | null {
-    return this.freeAlone(lane) === 0 ? null : (lane.free.pop() as B);
+  /** Opens a batch for rows that have to run alone, or null when none can be spared. */
+  openSuspects(lane: Lane<B>): B | null {
+    assert(lane.suspects === null);
+    if (this.freeAlone(lane) > 0) lane.suspects = lane.free.pop() as B;
+    return lane.suspects;
   }
 
-  ready(lane: Lane<B>, batch: B): void {
-    assert(batch.rows === 1 && batch !== lane.open);
-    lane.ready.push(batch);
+  /** Puts it in line. */
+  closeSuspects(lane: Lane<B>): void {
+    assert(lane.suspects !== null && lane.suspects.rows > 0);
+    lane.ready.push(lane.suspects);
+    lane.suspects = null;
   }
 
   /** The batch that takes the lane's next row, or null when there is none. */

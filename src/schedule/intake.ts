@@ -24,6 +24,8 @@ export const ENTRY_FIELDS = [
 ] as const;
 const [KEY, MODEL, FEATURES, DATA, DEADLINE, PRIORITY, EVENT, TRACE] = [0, 1, 2, 3, 4, 5, 6, 7] as const;
 const PRIORITY_MAX = 2;
+/** Suspects in one slab: enough that a worker's turn costs less than what it does. */
+const SUSPECTS_MAX = 16;
 const DASH = 0x2d;
 
 /** A lane of batches with the model that they are for. */
@@ -96,13 +98,22 @@ export class Intake {
     return rows;
   }
 
-  /** Suspect entries that may be read from this stream now: each takes a batch of its own. */
+  /** Suspect entries that may be read from this stream now. */
   demandAlone(stream: IntakeStream): number {
     const { batcher, lanes } = this.#options;
-    if (stream.lane !== null) return batcher.freeAlone(stream.lane);
-    let batches = Number.POSITIVE_INFINITY;
-    for (const lane of lanes) batches = Math.min(batches, batcher.freeAlone(lane));
-    return batches;
+    let rows = Number.POSITIVE_INFINITY;
+    for (const lane of stream.lane === null ? lanes : [stream.lane]) {
+      const rowsMax = Math.min(SUSPECTS_MAX, lane.free[0]?.rowsMax ?? 0);
+      rows = Math.min(rows, batcher.freeAlone(lane) * rowsMax);
+    }
+    return rows;
+  }
+
+  /** What has come in goes to the workers. */
+  flush(): void {
+    const { batcher, lanes } = this.#options;
+    for (const lane of lanes) if (lane.suspects !== null) batcher.closeSuspects(lane);
+    batcher.flush();
   }
 
   /** Whether the entry has a row already: read over an earlier connection, say. Looks at every row. */
@@ -140,7 +151,8 @@ export class Intake {
     const dataStart = fields[2 * DATA] as number;
     const dataBytes = dataStart < 0 ? 0 : (fields[2 * DATA + 1] as number) - dataStart;
     const isSuspect = entry.deliveries > 1;
-    const batch = isSuspect ? this.#options.batcher.alone(lane) : this.#room(lane, dataBytes, false);
+    const { deliveries } = entry;
+    const batch = isSuspect ? this.#apart(lane, dataBytes, deliveries) : this.#room(lane, dataBytes, false);
     if (batch === null) return false;
     const row = batch.rows;
     batch.fences[row] = isSuspect ? 0 : mark;
@@ -165,9 +177,8 @@ export class Intake {
       lane.deadlineMs ||
       this.#options.deadlineMsDefault;
     if (isSuspect) {
-      batch.deliveries = entry.deliveries;
       this.alone.suspects += 1;
-      if (isExclusive(batch.deliveries)) this.alone.exclusive += 1;
+      if (isExclusive(deliveries)) this.alone.exclusive += 1;
     }
     this.#added(lane, batch, stream.index, arrivedMs, arrivedMs + deadlineMs);
     return true;
@@ -212,10 +223,10 @@ export class Intake {
   }
 
   /** The workers have done with a batch, unharmed; its rows had been given out so often. */
-  ran(deliveries: number): void {
+  ran(rows: number, deliveries: number): void {
     if (deliveries < 2) return;
-    this.alone.suspects -= 1;
-    if (isExclusive(deliveries)) this.alone.exclusive -= 1;
+    this.alone.suspects -= rows;
+    if (isExclusive(deliveries)) this.alone.exclusive -= rows;
   }
 
   /** Rows were settled. */
@@ -244,8 +255,25 @@ export class Intake {
     if (deadlineMs < batch.deadlineMs) batch.deadlineMs = deadlineMs;
     batch.rows += 1;
     this.rowsInFlight += 1;
-    if (batch.deliveries > 1) this.#options.batcher.ready(lane, batch);
-    else this.#options.batcher.added(lane);
+    if (batch !== lane.suspects) this.#options.batcher.added(lane);
+  }
+
+  /**
+   * A batch for a row that runs alone: with others of its kind in one slab, each in a run of its own; or, if
+   * it was given out more often than twice, by itself.
+   */
+  #apart(lane: ModelLane, dataBytes: number, deliveries: number): Batch | null {
+    const { batcher } = this.#options;
+    const { suspects } = lane;
+    if (suspects !== null) {
+      const fits = suspects.arenaInUsed + dataBytes <= (suspects.layout?.arenaInBytes ?? 0);
+      const isFull = suspects.rows === Math.min(SUSPECTS_MAX, suspects.rowsMax);
+      if (fits && !isFull && suspects.deliveries === 2 && deliveries === 2) return suspects;
+      batcher.closeSuspects(lane);
+    }
+    const batch = batcher.openSuspects(lane);
+    if (batch !== null) batch.deliveries = deliveries;
+    return batch;
   }
 
   /** The open batch, or the next one when this event's bytes do not fit its arena any more. */

@@ -26,7 +26,7 @@ export interface RunnerOptions {
   readonly settle: (batch: Batch, model: string, record: number | null) => void;
   readonly streamNames: readonly string[];
   /** The workers have done with a batch whose rows had been given out so often. */
-  readonly onRan: (deliveries: number) => void;
+  readonly onRan: (rows: number, deliveries: number) => void;
   /** Rows are free again: read on. */
   readonly onFreeRows: (rows: number) => void;
 }
@@ -68,7 +68,8 @@ export class BatchRunner {
     const { slot } = lane;
     const shared = batch.shared as SharedArrayBuffer;
     batch.running = true;
-    this.#options.infer({ slot, slab: batch.slab, shared, first: 0, rows: batch.rows }).then(
+    const apart = batch.deliveries > 1;
+    this.#options.infer({ slot, slab: batch.slab, shared, first: 0, rows: batch.rows, apart }).then(
       (result) => this.#answered(lane, batch, result),
       (error: unknown) => this.#crashed(lane, batch, error),
     );
@@ -77,7 +78,7 @@ export class BatchRunner {
   #answered(lane: ModelLane, batch: Batch, result: InferResult): void {
     this.#options.batcher.workerFreed();
     batch.running = false;
-    this.#options.onRan(batch.deliveries);
+    this.#options.onRan(batch.rows, batch.deliveries);
     batch.inferredMs = nowMs();
     batch.inferUs = Math.round(result.inferUs);
     batch.runUs = result.runUs;
@@ -118,7 +119,14 @@ export class BatchRunner {
       const at = first * ROW_COLUMNS;
       let part: Buffer;
       try {
-        const result = await this.#options.infer({ slot, slab: batch.slab, shared, first, rows: 1 });
+        const result = await this.#options.infer({
+          slot,
+          slab: batch.slab,
+          shared,
+          first,
+          rows: 1,
+          apart: true,
+        });
         const source = result.spill === null ? batch.arenaOut : Buffer.from(result.spill);
         const from = table[at + ROW.outOffset] as number;
         part = Buffer.from(source.subarray(from, from + (table[at + ROW.outLength] as number)));

@@ -114,7 +114,7 @@ export class SimEngine {
       streamNames: partitions.map(({ name }) => name),
       infer: (task) => this.#infer(task),
       settle: (batch, model, record) => this.committer.settle(batch, model, record),
-      onRan: (deliveries) => intake.ran(deliveries),
+      onRan: (rows, deliveries) => intake.ran(rows, deliveries),
       onFreeRows: (rows) => {
         intake.released(rows);
         for (const reader of this.#readers) reader.kick();

@@ -16,7 +16,8 @@
 -- ARGV[9] deliveries allowed  ARGV[10] its own entries that have been idle for longer than this, ms, were
 --   given to a process that had the name before: they count one delivery more, too
 --
--- A suspect that has to wait is stepped over, and the sweep goes on there the next time.
+-- A suspect that has to wait is stepped over, for what else is on its page, and the sweep goes on there the
+-- next time.
 --
 -- The ledger keeps the latest time seen (`<group>:time`). When the server's clock was set back, entries would
 -- not grow idle before it has caught up; so all pending ones begin to age anew, a page per call (`ageing` is
@@ -76,7 +77,7 @@ local function take(id, owner, idle, deliveries)
   return true
 end
 
-while not full and not ended and lookedAt < LOOKED_AT_MAX do
+while not (full or ended or waiting) and lookedAt < LOOKED_AT_MAX do
   local from = after == '' and '-' or '(' .. after
   local page = redis.call('XPENDING', input, group, 'IDLE', math.min(idleOthers, idleOwn), from, '+', PAGE)
   ended = #page < PAGE
