@@ -207,7 +207,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
       isInHand: (id) => intake.isInHand(stream, id),
       reject: (id, deliveries, detail) =>
         intake.reject(stream, id, detail, deliveries > limits.deliveriesMax),
-      flush: () => intake.flush(),
+      flush: () => batcher.flush(),
       createGroup: () => makeGroup(partition),
       unblock: (clientId) => control.unblock(clientId, partition.name),
     });

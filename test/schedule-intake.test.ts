@@ -283,7 +283,7 @@ describe('an entry that was given out before', () => {
     ]);
     // Of the last batch nothing is for streams; and beside that one nothing may run.
     expect([again(bench, '4-0', 2), bench.intake.demandAlone(streamOf(lane!))]).toEqual([false, 0]);
-    bench.intake.flush();
+    bench.batcher.flush();
     expect(bench.dispatched.map(({ batch }) => [batch.id(0), batch.deliveries, batch.fences[0]])).toEqual([
       ['2-0', 2, 0],
       ['3-0', 3, 0],
@@ -305,7 +305,7 @@ describe('an entry that was given out before', () => {
     expect(again(bench, '19-0', 2, ['data', Buffer.alloc(900)])).toBe(true);
     expect([lane!.ready.map(({ rows }) => rows), lane!.suspects?.rows]).toEqual([[16, 2], 1]);
     expect(bench.intake.alone).toEqual({ suspects: 19, exclusive: 0 });
-    bench.intake.flush();
+    bench.batcher.flush();
     expect(bench.dispatched.map(({ batch }) => [batch.rows, batch.deliveries])).toEqual([
       [16, 2],
       [2, 2],
@@ -324,7 +324,7 @@ describe('an entry that was given out before', () => {
     expect(found()).toHaveLength(6);
     for (const id of ['1-2', '1-11', '1', '41-0']) expect(bench.intake.isInHand(stream, id)).toBe(false);
     expect(bench.intake.isInHand({ ...stream, index: 1 }, '1-0')).toBe(false);
-    bench.intake.flush();
+    bench.batcher.flush();
     expect(found()).toHaveLength(6);
     for (const { batch } of bench.dispatched) batch.reset();
     expect(found()).toEqual([]);

@@ -29,7 +29,7 @@ export interface Lane<B extends Schedulable> {
   /** The open batch was the last free one: while there is no other, it takes direct rows only. */
   openReserved: boolean;
   readonly ready: B[];
-  /** Takes rows that have to run apart from one another, until it is `ready`. */
+  /** Takes rows that have to run apart from one another, until the next flush. */
   suspects: B | null;
   /** Every batch of the lane, wherever it is on its way. */
   readonly all: readonly B[];
@@ -123,7 +123,10 @@ export class Batcher<B extends Schedulable> {
 
   /** Gives work to every free worker. Called after rows came in together, and when a worker is free again. */
   flush(): void {
-    for (const lane of this.#lanes) if (!lane.needsWorker) this.#drain(lane);
+    for (const lane of this.#lanes) {
+      if (lane.suspects !== null) this.closeSuspects(lane);
+      if (!lane.needsWorker) this.#drain(lane);
+    }
     while (this.#workersIdle > 0) {
       const lane = this.#earliest();
       if (lane === null) return;

@@ -109,13 +109,6 @@ export class Intake {
     return rows;
   }
 
-  /** What has come in goes to the workers. */
-  flush(): void {
-    const { batcher, lanes } = this.#options;
-    for (const lane of lanes) if (lane.suspects !== null) batcher.closeSuspects(lane);
-    batcher.flush();
-  }
-
   /** Whether the entry has a row already: read over an earlier connection, say. Looks at every row. */
   isInHand(stream: IntakeStream, id: string): boolean {
     const wanted = Buffer.from(id, 'latin1');
