@@ -15,11 +15,12 @@ import { followWallClock, nowMs } from './clock.ts';
 import type { Config } from './config.ts';
 import { createBackend } from './engine/backend.ts';
 import { buildLanes } from './engine/lanes.ts';
+import { stateOf } from './engine/state.ts';
 import { partitionStreams, type StreamPartition } from './engine/streams.ts';
 import { messageOf, SubitoError } from './errors.ts';
 import type { Backend } from './gateway/backend.ts';
 import { type Gateway, startGateway } from './gateway/server.ts';
-import { type Pool, startPool } from './infer/pool.ts';
+import { startPool } from './infer/pool.ts';
 import type { ModelProblem } from './infer/protocol.ts';
 import { type Consumer, takeConsumer } from './ingest/consumer.ts';
 import { StreamReader } from './ingest/reader.ts';
@@ -37,6 +38,7 @@ import { PredictionTail } from './publish/tail.ts';
 import { type Control, connectControl } from './redis/control.ts';
 import { startEmbedded } from './redis/embedded.ts';
 import { parseEndpoint } from './redis/endpoint.ts';
+import { faultOf } from './redis/faults.ts';
 import { Fence } from './redis/fence.ts';
 import { plainTopology, type Topology, topologyOf } from './redis/topology.ts';
 import { scanModels } from './repository/repository.ts';
@@ -95,10 +97,18 @@ export async function startEngine(config: Config, options: EngineOptions = {}): 
     return await Promise.race([wire(config, options, parts), givenUp.promise]);
   } catch (error) {
     await parts.abandon();
-    throw error;
+    throw ofRedis(error) ?? error;
   } finally {
     signal?.removeEventListener('abort', giveUp);
   }
+}
+
+/** Redis went away, or refused, in the middle of the start: the same to its caller as not being there. */
+function ofRedis(error: unknown): SubitoError | null {
+  const message = messageOf(error);
+  if (error instanceof SubitoError || faultOf(message).prefix === '') return null;
+  const why = faultOf(message).why;
+  return new SubitoError('REDIS_UNREACHABLE', `during the start: ${message} (${why})`, { cause: error });
 }
 
 /** What has been started so far, so that a start that fails half-way leaves nothing behind. */
@@ -377,21 +387,4 @@ async function giveBack(
   for (const answer of await Promise.allSettled(releasing)) {
     if (answer.status === 'rejected') notice('warn', 'RELEASE_FAILED', messageOf(answer.reason));
   }
-}
-
-function stateOf(
-  state: EngineState,
-  committer: Committer,
-  readers: readonly StreamReader[],
-  { trouble }: Pool,
-): ReturnType<Sources['state']> {
-  if (state !== 'running') return { state, reasons: [`the engine is ${state}`] };
-  const reasons: string[] = [];
-  if (!committer.connected) reasons.push(`the committer is not connected to Redis: ${committer.trouble}`);
-  else if (committer.refusal !== '') reasons.push(`Redis refuses settlements: ${committer.refusal}`);
-  const apart = readers.find(({ connected }) => !connected);
-  if (apart !== undefined) reasons.push(`a reader is not connected to Redis: ${apart.trouble}`);
-  for (const { refusal } of readers) if (refusal !== '') reasons.push(`Redis refuses to be read: ${refusal}`);
-  if (trouble !== '') reasons.push(`no worker can be started: ${trouble}`);
-  return { state: reasons.length === 0 ? 'running' : 'reconnecting', reasons };
 }

@@ -1,6 +1,9 @@
 // The whole path on real parts: Redis, worker threads, sockets.
 import { pack } from 'msgpackr';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { loadConfig } from '../src/config.ts';
+import { startEngine } from '../src/engine.ts';
+import { Relay, until } from './support/core.ts';
 import {
   entriesOf,
   FIXTURE_MODELS,
@@ -11,6 +14,7 @@ import {
   type TestEngine,
   threeWays,
 } from './support/engine.ts';
+import { startRedis } from './support/redis.ts';
 
 describe('models that are only an ONNX file', () => {
   let running: TestEngine;
@@ -181,3 +185,19 @@ function rounded(value: unknown): unknown {
   if (value === null || typeof value !== 'object') return value;
   return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, rounded(inner)]));
 }
+
+test('Redis that goes away in the middle of the start is an error that may be tried again', async () => {
+  const redis = await startRedis();
+  const relay = await Relay.to(redis.port);
+  const overrides = {
+    redis: { url: `redis://127.0.0.1:${relay.port}` },
+    models: { path: MLP },
+    gateway: { port: 0 },
+  };
+  const starting = startEngine(loadConfig({ env: {}, overrides }));
+  // It has said hello by then, and asks for groups and a name next.
+  await until('connected', () => relay.repliedBytes > 1000);
+  relay.close();
+  await expect(starting).rejects.toMatchObject({ code: 'REDIS_UNREACHABLE', retryable: true });
+  await redis.stop();
+});

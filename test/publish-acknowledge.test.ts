@@ -63,6 +63,35 @@ test('when it can only be ours, and row by row when it may not', async () => {
   expect(await entries(redis, 'predictions')).toHaveLength(240);
 });
 
+test('on a server that may have forgotten deliveries: row by row up to what was there by then', async () => {
+  const ledger = ledgerKey(STREAM.name);
+  const field = (name: string) => redis.hget(ledger, `${STREAM.group}:${name}`);
+  const history = await field('history');
+  expect(await redis.info('replication')).toContain(`master_replid:${history}`);
+  const settleAll = async (ids: readonly string[]) => {
+    await redis.config('RESETSTAT');
+    const before = one.settled.length;
+    one.settle(ids.map((id) => ({ id })));
+    await one.done(before + 1);
+    return xacks();
+  };
+  // As if a replica had taken over, with the ledger of its master; an entry came in meanwhile.
+  await redis.hset(ledger, `${STREAM.group}:history`, 'another');
+  const [early] = await deliver(redis, 1);
+  const reconnect = async () => {
+    await redis.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes');
+    await until('lost', () => !one.committer.connected);
+    await one.connected();
+  };
+  await reconnect();
+  expect([await field('history'), await field('contested')]).toEqual([history, early]);
+  expect(await settleAll([early!, ...(await deliver(redis, 9))])).toBe(10);
+  expect(await settleAll(await deliver(redis, 10))).toBe(1);
+  // The same server: nothing more is contested.
+  await reconnect();
+  expect(await field('contested')).toBe(early);
+});
+
 test('a prediction that cannot be appended makes the rest of the batch pending again', async () => {
   const ids = await deliver(redis, 10);
   const { codes, stop } = collectNotices();

@@ -314,6 +314,20 @@ describe('refusals of the server', () => {
     expect(sources.map(({ source }) => source)).toEqual(ids);
   });
 
+  test('a suspect that cannot be settled keeps its count of deliveries', async () => {
+    const [id] = await deliver(redis, 1);
+    await redis.xclaim(STREAM.name, STREAM.group, 'me', 0, id!, 'RETRYCOUNT', 4, 'JUSTID');
+    await redis.xadd('predictions', '18446744073709551615-18446744073709551615', 'a', 'b');
+    const one = await settling();
+    const { codes } = notices();
+    one.settle([{ id: id! }], { firstHand: false });
+    await until('refused', () => codes().includes('COMMIT_REFUSED'));
+    const rows = await redis.xpending(STREAM.name, STREAM.group, '-', '+', 1);
+    expect((rows[0] as unknown[])[3]).toBe(4);
+    await redis.del('predictions');
+    await one.done(1);
+  });
+
   test('out of memory: nothing is acknowledged until there is room', async () => {
     const small = await startRedis({ config: { 'maxmemory-policy': 'noeviction' } });
     cleanups.push(() => small.stop());

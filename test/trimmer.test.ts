@@ -42,6 +42,25 @@ async function add(count: number, from = 1): Promise<string[]> {
   return ids;
 }
 
+test('a group that was set back keeps what it has to read again, whatever is pending beyond', async () => {
+  const ids = await add(10);
+  for (const group of ['g', 'archive']) await redis.xgroup('CREATE', 'events', group, '0');
+  await read(10);
+  await redis.xack('events', 'g', ...ids);
+  await read(10, 'archive');
+  await redis.xack('events', 'archive', ...ids.slice(0, 9));
+  await redis.xgroup('SETID', 'events', 'archive', ids[3]!);
+  expect(await trim(control, STREAM)).toMatchObject({ events: 3 });
+  expect(await there()).toEqual(ids.slice(3));
+  // Its own floor, from which a lost group is made again, likewise.
+  await redis.xgroup('SETID', 'events', 'g', ids[1]!);
+  await read(1);
+  await trim(control, STREAM);
+  await redis.xgroup('SETID', 'events', 'g', ids[0]!);
+  await trim(control, STREAM);
+  expect(await redis.hget(LEDGER, 'g:floor')).toBe(ids[0]);
+});
+
 test('what is settled goes; the oldest pending entry and all after it stay', async () => {
   expect(await trim(control, STREAM)).toEqual(nothing);
   const ids = await add(10);

@@ -10,6 +10,7 @@ import type { Batcher, Lane } from './batcher.ts';
 import type { AnswerCallback, DirectEvent } from './direct.ts';
 import { ENCODING, FORM, ROW, ROW_COLUMNS, type TensorSpec } from './slab.ts';
 import { isTraceparent } from './traceparent.ts';
+import { equalBytes, idMs, wholeNumber } from './values.ts';
 
 /** The fields of a stream entry, in the order of `EntryColumns.fields`. */
 export const ENTRY_FIELDS = [
@@ -26,7 +27,6 @@ const [KEY, MODEL, FEATURES, DATA, DEADLINE, PRIORITY, EVENT, TRACE] = [0, 1, 2,
 const PRIORITY_MAX = 2;
 /** Suspects in one slab: enough that a worker's turn costs less than what it does. */
 const SUSPECTS_MAX = 16;
-const DASH = 0x2d;
 
 /** A lane of batches with the model that they are for. */
 export interface ModelLane extends Lane<Batch> {
@@ -366,32 +366,6 @@ function placeFeatures(batch: Batch, row: number, lane: ModelLane, bytes: Buffer
     bytes.copy(batch.memory, (layout.inputOffsets[i] as number) + row * rowBytes, from, from + rowBytes);
     from += rowBytes;
   }
-}
-
-function equalBytes(buffer: Uint8Array, start: number, end: number, other: Uint8Array): boolean {
-  if (end - start !== other.length) return false;
-  for (let i = 0; i < other.length; i += 1) if (buffer[start + i] !== other[i]) return false;
-  return true;
-}
-
-/** The milliseconds of an entry id, the part before the dash. */
-function idMs(buffer: Uint8Array, start: number, end: number): number {
-  let value = 0;
-  for (let at = start; at < end && buffer[at] !== DASH; at += 1)
-    value = value * 10 + (buffer[at] as number) - 48;
-  return value;
-}
-
-/** A whole number in ASCII digits, or -1. */
-function wholeNumber(buffer: Uint8Array, start: number, end: number): number {
-  if (start === end || end - start > 10) return -1;
-  let value = 0;
-  for (let at = start; at < end; at += 1) {
-    const digit = (buffer[at] as number) - 48;
-    if (digit < 0 || digit > 9) return -1;
-    value = value * 10 + digit;
-  }
-  return value;
 }
 
 /** True also when the entry has no such field. */

@@ -46,13 +46,14 @@ export class Settling {
   readonly settled: Batch[] = [];
   readonly fences: readonly Fence[];
 
-  constructor(endpoint: RedisEndpoint, streams = [STREAM, SECOND]) {
+  constructor(endpoint: RedisEndpoint, streams = [STREAM, SECOND], now?: () => number) {
     this.fences = streams.map(() => new Fence());
     for (const fence of this.fences) fence.learn(EPOCH);
     this.committer = new Committer({
       consumer: () => CONSUMER,
       streams: streams.map((stream, i) => ({ ...stream, endpoint, fence: this.fences[i] as Fence })),
       onSettled: (batch) => this.settled.push(batch),
+      ...(now === undefined ? {} : { now }),
     });
     this.committer.start();
   }

@@ -2,8 +2,8 @@
 -- A committer has a connection, and says so before it settles anything on it. When this server is not the one
 -- on which somebody said so last (a failover, a restart: by the replication id, which changes with either),
 -- it may have lost what had been delivered. Then entries that it takes for unread may be in somebody's hands
--- all the same, and be read once more: any that is in the stream by now. Up to there, rows are acknowledged one
--- by one (lua/commit.lua).
+-- all the same, and be read once more: any that is in the stream by now. Up to there, rows are acknowledged
+-- one by one (lua/commit.lua).
 --
 -- KEYS[1] input stream   KEYS[2] its ledger
 -- ARGV[1] group
