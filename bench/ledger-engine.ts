@@ -16,8 +16,6 @@ const config = loadConfig({
     workers: { max: 1 },
     gateway: { port: 0 },
     log: { level: 'warn' },
-    // The drains are checked whole: no prediction may be trimmed before.
-    limits: { predictions_max: 100_000_000 },
   },
 });
 const engine = await startEngine(config, { upkeep: upkeep !== 'off' });
