@@ -102,7 +102,8 @@ async function main(): Promise<number> {
     if (values.json) process.stdout.write(`${JSON.stringify({ machine, drains, ratios })}\n`);
     else {
       process.stdout.write(
-        `with the ledger's upkeep, of what it is without (median of ${pairs} pairs, ${events} events each):\n` +
+        `with the ledger's upkeep, of what it is without ` +
+          `(median of ${pairs} pairs, ${events} events each):\n` +
           `  throughput ${percent(ratios.throughput)}, Redis CPU per event ${percent(ratios.redisCpu)}, ` +
           `engine CPU per event ${percent(ratios.processCpu)}\n`,
       );
