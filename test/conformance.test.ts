@@ -1,7 +1,8 @@
 // The model of Redis against a real server: random sequences of commands and of the engine's scripts, every
 // reply compared, and the corners that the scripts rely on. SUBITO_TEST_SEED repeats one sequence.
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { afterAll, beforeAll, beforeEach, expect, test, vi } from 'vitest';
+import { loadScript } from '../src/redis/scripts.ts';
 import { type Args, HOUR_MS, randomCommand } from './conformance/commands.ts';
 import { comparable } from './conformance/compare.ts';
 import { scriptCalls } from './conformance/scripts.ts';
@@ -15,7 +16,9 @@ const NODE_ENTRIES = 4;
 const SEQUENCES = 400;
 const COMMANDS = 60;
 const LUA = new URL('../src/redis/lua/', import.meta.url);
-const scripts = readdirSync(LUA).map((file) => file.replace('.lua', ''));
+const scripts = readdirSync(LUA)
+  .filter((file) => file.endsWith('.lua'))
+  .map((file) => file.replace('.lua', ''));
 
 let server: TestRedis;
 let real: RealConnection;
@@ -56,7 +59,7 @@ async function reset(): Promise<void> {
   await real.call('FLUSHALL');
   await real.call('SCRIPT', 'FLUSH');
   for (const name of scripts) {
-    const text = readFileSync(new URL(`${name}.lua`, LUA), 'latin1');
+    const { text } = loadScript(name);
     const sha = (await real.call('SCRIPT', 'LOAD', text)) as string;
     expect(model.call('SCRIPT', 'LOAD', text)).toBe(sha);
     shas.set(name, sha);

@@ -189,6 +189,7 @@ const TEXT_MAX = 600;
 /** Names of the engine's scripts, by their texts and by what EVALSHA calls them. */
 const SCRIPTS = new Map(
   readdirSync(new URL('../../src/redis/lua/', import.meta.url)).flatMap((file) => {
+    if (!file.endsWith('.lua')) return [];
     const { name, text, sha } = loadScript(file.replace('.lua', ''));
     return [
       [sha, name],

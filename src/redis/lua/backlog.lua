@@ -20,19 +20,9 @@ local input, ledger, group, PAGE = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2])
 local call = redis.call
 local field = function(name) return group .. ':' .. name end
 
-local function info(reply)
-  local values = {}
-  for i = 1, #reply, 2 do values[reply[i]] = reply[i + 1] end
-  return values
-end
+-- include info
 
--- Ids by value: numbers of up to 20 digits, which Lua's own would round.
-local function isBefore(a, b)
-  local aMs, aSeq = a:match('(%d+)-(%d+)')
-  local bMs, bSeq = b:match('(%d+)-(%d+)')
-  if aMs == bMs then aMs, bMs = aSeq, bSeq end
-  return #aMs < #bMs or (#aMs == #bMs and aMs < bMs)
-end
+-- include ids
 
 local epoch = call('HGET', ledger, field('epoch')) or ''
 local kind = call('TYPE', input).ok

@@ -23,13 +23,7 @@ local FIRST = 7
 -- Once a batch is often enough for "about".
 call('XTRIM', predictions, 'MAXLEN', '~', kept)
 
--- Ids by value: numbers of up to 20 digits, which Lua's own would round.
-local function isBefore(a, b)
-  local aMs, aSeq = a:match('(%d+)-(%d+)')
-  local bMs, bSeq = b:match('(%d+)-(%d+)')
-  if aMs == bMs then aMs, bMs = aSeq, bSeq end
-  return #aMs < #bMs or (#aMs == #bMs and aMs < bMs)
-end
+-- include ids
 
 -- One XACK for the whole batch costs a third of one each, but does not say whose rows were settled before.
 -- So it is for batches in which there can be none: nothing has changed hands since its rows were read, the

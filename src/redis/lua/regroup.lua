@@ -20,24 +20,14 @@ local input, ledger, group, last = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
 local field = function(name) return group .. ':' .. name end
 local call = redis.call
 
-local function info(reply)
-  local values = {}
-  for i = 1, #reply, 2 do values[reply[i]] = reply[i + 1] end
-  return values
-end
+-- include info
 
 local function nowMs()
   local time = call('TIME')
   return string.format('%d%03d', time[1], math.floor(time[2] / 1000))
 end
 
--- Ids by value: numbers of up to 20 digits, which Lua's own would round.
-local function isBefore(a, b)
-  local aMs, aSeq = a:match('(%d+)-(%d+)')
-  local bMs, bSeq = b:match('(%d+)-(%d+)')
-  if aMs == bMs then aMs, bMs = aSeq, bSeq end
-  return #aMs < #bMs or (#aMs == #bMs and aMs < bMs)
-end
+-- include ids
 
 local kind = call('TYPE', input).ok
 if kind ~= 'stream' and kind ~= 'none' then

@@ -19,19 +19,9 @@ local limit = tonumber(ARGV[4])
 local call = redis.call
 local field = function(name) return group .. ':' .. name end
 
-local function info(reply)
-  local values = {}
-  for i = 1, #reply, 2 do values[reply[i]] = reply[i + 1] end
-  return values
-end
+-- include info
 
--- Ids by value: numbers of up to 20 digits, which Lua's own would round.
-local function isBefore(a, b)
-  local aMs, aSeq = a:match('(%d+)-(%d+)')
-  local bMs, bSeq = b:match('(%d+)-(%d+)')
-  if aMs == bMs then aMs, bMs = aSeq, bSeq end
-  return #aMs < #bMs or (#aMs == #bMs and aMs < bMs)
-end
+-- include ids
 
 -- An id below this one, with no id that Redis could have chosen between.
 local function below(id)
