@@ -6,9 +6,10 @@ import type { Fence } from '../redis/fence.ts';
 import { ledgerKey } from '../redis/keys.ts';
 import { loadScript } from '../redis/scripts.ts';
 import type { Connect, Where } from '../redis/socket.ts';
-import { type Batch, ID_BYTES_MAX, ORIGIN_DIRECT, resultOf } from '../schedule/batch.ts';
+import { type Batch, ORIGIN_DIRECT, resultOf } from '../schedule/batch.ts';
 import { RESULT, ROW, ROW_COLUMNS } from '../schedule/slab.ts';
 import { CommitLink, type Settlement } from './link.ts';
+import { writeRows } from './rows.ts';
 
 export interface CommitStream {
   readonly name: string;
@@ -44,6 +45,8 @@ export class Committer {
   readonly #deadletterSha = loadScript('deadletter').sha;
   /** Of the batch being settled: the streams that it has rows of. */
   readonly #present: Uint8Array;
+  /** Rows of the predictions being written. */
+  #picked = new Uint16Array(0);
   readonly #settlements: Settlement[] = [];
 
   constructor(options: CommitterOptions) {
@@ -132,20 +135,26 @@ export class Committer {
   #writePredictions(batch: Batch, model: string, stream: number, record: boolean): void {
     const { rows, table, origin, commands, fences } = batch;
     if (batch.layout === null) return;
-    const predicted = (row: number) =>
-      (origin[row] === stream || (record && origin[row] === ORIGIN_DIRECT)) &&
-      table[row * ROW_COLUMNS + ROW.result] === RESULT.ok;
     const { name, group, predictions, predictionsMax, fence } = this.#options.streams[stream] as CommitStream;
+    const { mark } = fence;
+    let picked = this.#picked;
+    if (picked.length < rows) {
+      picked = new Uint16Array(batch.rowsMax);
+      this.#picked = picked;
+    }
     let count = 0;
-    let isOurs = true;
+    let isOurs = fence.epoch !== '';
     for (let row = 0; row < rows; row += 1) {
-      if (!predicted(row)) continue;
+      const isDirect = origin[row] === ORIGIN_DIRECT;
+      if (isDirect ? !record : origin[row] !== stream) continue;
+      if (table[row * ROW_COLUMNS + ROW.result] !== RESULT.ok) continue;
+      picked[count] = row;
       count += 1;
-      if (origin[row] === stream && fences[row] !== fence.mark) isOurs = false;
+      if (isDirect || fences[row] !== mark) isOurs = false;
     }
     if (count === 0) return;
     const start = commands.length;
-    commands.array(12 + 5 * count);
+    commands.array(13);
     commands.ascii('EVALSHA');
     commands.ascii(this.#commitSha);
     commands.ascii('3');
@@ -157,22 +166,10 @@ export class Committer {
     commands.int(batch.inferUs);
     commands.int(predictionsMax);
     commands.utf8(this.#options.consumer());
-    const epoch = isOurs && fence.epoch !== '' ? fence.epoch : '0';
+    const epoch = isOurs ? fence.epoch : '0';
     commands.ascii(epoch);
     const epochEnd = commands.length - 2;
-    for (let row = 0; row < rows; row += 1) {
-      if (!predicted(row)) continue;
-      const at = row * ROW_COLUMNS;
-      const id = row * ID_BYTES_MAX;
-      const key = row * batch.keyBytesMax;
-      const event = row * batch.eventIdBytesMax;
-      const out = table[at + ROW.outOffset] as number;
-      commands.slice(batch.ids, id, id + (batch.idBytes[row] as number));
-      commands.slice(batch.keys, key, key + (batch.keyBytes[row] as number));
-      commands.slice(batch.events, event, event + (batch.eventBytes[row] as number));
-      commands.int(waitUs(batch, row));
-      commands.slice(batch.outputs, out, out + (table[at + ROW.outLength] as number));
-    }
+    writeRows(batch, picked, count, commands);
     const [end, epochStart] = [commands.length, epochEnd - epoch.length];
     this.#settlements.push({ batch, stream, start, end, epochStart, epochEnd, rows: count, predicted: true });
   }
@@ -230,15 +227,6 @@ function greeting(streams: readonly CommitStream[]): string[][] {
     return ['EVAL', loadScript('arrive').text, '2', name, ledgerKey(name), group];
   });
   return [...load, ...arrive];
-}
-
-/**
- * Entry id, or arrival, to the moment a worker took the row. Clocks of two machines may disagree: never
- * negative.
- */
-function waitUs(batch: Batch, row: number): number {
-  const us = Math.round((batch.dispatchedMs - (batch.arrivedMs[row] as number)) * 1000);
-  return Math.max(0, Math.min(us, 0x7fff_ffff));
 }
 
 /** Why a row has no prediction. */

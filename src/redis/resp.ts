@@ -85,12 +85,13 @@ export class CommandWriter {
     this.#end();
   }
 
-  /** Bytes `start` to `end` of `source`. */
-  slice(source: Uint8Array, start: number, end: number): void {
-    this.#head(end - start);
-    copyBytes(source, start, end, this.#buffer, this.#at);
-    this.#at += end - start;
+  /** An argument of so many bytes, which the caller puts into `buffer` from `at` on, all of them, at once. */
+  bulk(bytes: number): { readonly buffer: Buffer; readonly at: number } {
+    this.#head(bytes);
+    const at = this.#at;
+    this.#at += bytes;
     this.#end();
+    return { buffer: this.#buffer, at };
   }
 
   #head(length: number): void {

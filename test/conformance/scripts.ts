@@ -10,18 +10,27 @@ const out = (random: Random) => (random.chance(0.05) ? 'hash' : 'out');
 const dead = (random: Random) => (random.chance(0.05) ? 'text' : 'dead');
 const realId = (random: Random) => `${random.int(1, 12)}-${random.int(0, 2)}`;
 
+/** Rows as the commit script takes them: an array of MessagePack for each column. */
+function columns(rows: readonly (readonly string[])[]): string {
+  const column = (at: number) =>
+    `\xdc\x00${String.fromCharCode(rows.length)}` +
+    rows.map((row) => String.fromCharCode(0xa0 + row[at]!.length) + row[at]).join('');
+  return [0, 1, 2, 3, 4].map(column).join('');
+}
+
 export const scriptCalls: Readonly<Record<string, (random: Random) => ScriptCall>> = {
   commit: (random) => {
     const rows = some(random, 5, (r) => [
       r.chance(0.1) ? '' : realId(r),
       'k',
       r.chance(0.3) ? 'e' : '',
-      r.int(0, 99),
+      `${r.int(0, 99)}`,
       'outputs',
     ]);
-    const epoch = random.chance(0.5) ? 0 : random.int(1, 5);
+    const isDirect = rows.some(([id]) => id === '');
+    const epoch = isDirect || random.chance(0.5) ? 0 : random.int(1, 5);
     const head = [group(random), 'm@1', 5, random.int(0, 20), consumer(random), epoch];
-    return ['commit', [stream(random), out(random), LEDGER], [...head, ...rows.flat()]];
+    return ['commit', [stream(random), out(random), LEDGER], [...head, columns(rows)]];
   },
   deadletter: (random) => {
     const rows = some(random, 4, (r) => [realId(r), r.pick(['invalid', 'failed']), 'why']);
@@ -57,7 +66,8 @@ export const scriptCalls: Readonly<Record<string, (random: Random) => ScriptCall
   vacate: (random) => ['vacate', ['text'], [random.int(0, 2)]],
   trim: (random) => {
     const keepMs = random.chance(0.5) ? 0 : HOUR_MS;
-    const oldMs = random.chance(0.5) ? '' : random.pick([0, HOUR_MS]);
+    // Never of age now: whether an entry of this very millisecond is, the two would settle differently.
+    const oldMs = random.chance(0.5) ? '' : random.pick([-HOUR_MS, HOUR_MS]);
     return ['trim', [stream(random), LEDGER, out(random)], [group(random), keepMs, oldMs, random.int(4, 20)]];
   },
   backlog: (random) => ['backlog', [stream(random), LEDGER], [group(random), random.int(1, 6)]],
