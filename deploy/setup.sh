@@ -2,7 +2,8 @@
 # Sets up whatever this checkout is missing: its dependencies (with Node 22 among them) and redis-server.
 # Silent when nothing is missing. Asks nothing.
 #
-#   --tests   also a Chromium for the browser tests, and libfaketime for those that set a server's clock
+#   --tests   also a Chromium for the browser tests, libfaketime for those that set a server's clock, and a
+#             compiler for the native addon, which is otherwise built where there is one
 #   --cuda    also the CUDA libraries of ONNX Runtime (Linux x64, some hundred megabytes)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -170,3 +171,63 @@ if $want_tests && [ "$system" = Linux ] && ! find_faketime; then
   install_package libfaketime libfaketime "libfaketime is missing (tests set the clock of a redis-server)"
   find_faketime || fail "libfaketime was installed but is not found"
 fi
+
+# --- the native addon
+# ------------------------------------------------------------------------------------------------
+
+# What it is: native/README.md. Subito runs without it as well, so nothing here ends the set-up.
+
+missing_for_addon() {
+  local program
+  for program in "${CXX:-g++}" make python3; do
+    program=${program%% *}
+    command -v "$program" >/dev/null || echo "$program"
+  done
+  [ -e "node_modules/$node_package/include/node/node_api.h" ] || echo "headers of Node"
+}
+# macOS has all three in Xcode's command line tools, which only a person can install.
+if $want_tests && [ "$system" = Linux ]; then
+  for program in g++ make python3; do
+    command -v "$program" >/dev/null ||
+      install_package "$program" "$program" "$program is missing (it builds the native addon for its tests)"
+  done
+  hash -r
+fi
+
+build_addon() {
+  PATH="$PWD/node_modules/.bin:$PATH" node_modules/.bin/node node_modules/node-gyp/bin/node-gyp.js \
+    configure build --directory native --nodedir "$PWD/node_modules/$node_package"
+}
+
+# The stamp says what became of which sources, for which platform and which Node. What failed is not tried
+# again, and what is missing not said again, until one of them changes; tests look at it anew.
+set_up_addon() {
+  local platform=${node_package#node-} addon=native/build/Release/subito.node
+  if [ -e "native/prebuilds/${platform#bin-}/subito.node" ]; then return; fi
+  local stamp=native/build/.subito-setup log=native/build/setup.log
+  local missing wanted state
+  missing=$(missing_for_addon | paste -sd , - | sed 's/,/, /g')
+  wanted="$(cat native/binding.gyp native/src/* package-lock.json | cksum) $system $machine"
+  wanted+=" without [$missing]"
+  state=$(cat "$stamp" 2>/dev/null)
+  if [ "$state" = "built $wanted" ] && [ -e "$addon" ]; then return; fi
+  if [ "$state" = "failed $wanted" ] && ! $want_tests; then return; fi
+  mkdir -p native/build
+  # One of other sources would be loaded in its place.
+  rm -f "$stamp" "$addon"
+  if [ -n "$missing" ]; then
+    say "no native addon, TypeScript does its work (to build it: $missing)"
+    echo "failed $wanted" >"$stamp"
+    return
+  fi
+  say "building the native addon"
+  if build_addon >"$log" 2>&1 </dev/null 9<&-; then
+    echo "built $wanted" >"$stamp"
+  else
+    if $want_tests; then cat "$log" >&2; fi
+    say "the native addon could not be built, TypeScript does its work ($log says why)"
+    rm -f "$addon"
+    echo "failed $wanted" >"$stamp"
+  fi
+}
+set_up_addon || say "no native addon, TypeScript does its work"

@@ -22,6 +22,7 @@ import {
 } from './config/schema.ts';
 import { SubitoError } from './errors.ts';
 import { configName, type LimitName, type Limits, limitsDefault } from './limits.ts';
+import type { NativeMode } from './native.ts';
 
 export { redact } from './config/report.ts';
 export { configJsonSchema } from './config/schema.ts';
@@ -102,6 +103,7 @@ export interface Config {
     readonly origins: readonly string[];
   };
   readonly latency: { readonly targetMs: number };
+  readonly native: NativeMode;
   readonly log: { readonly level: 'debug' | 'info' | 'warn' | 'error'; readonly format: 'text' | 'json' };
   readonly limits: Limits;
 }
@@ -238,6 +240,7 @@ function resolve(checked: ConfigChecked): Config {
     workers: { ...checked.workers, max: checked.workers.max ?? Math.max(min, availableParallelism() - 1) },
     gateway: { ...checked.gateway, auth: auth === 'off' ? auth : { jwt: resolveJwt(auth.jwt) } },
     latency: { targetMs: checked.latency.target_ms },
+    native: checked.native,
     log: checked.log,
     limits,
   };

@@ -28,6 +28,7 @@ import { startReaper } from './ingest/reaper.ts';
 import { ensureGroup } from './ingest/regroup.ts';
 import { releaseConsumer } from './ingest/release.ts';
 import { startTrimmer } from './ingest/trimmer.ts';
+import { loadNative, nativeText } from './native.ts';
 import { notice } from './observe/channels.ts';
 import { createMetrics } from './observe/metrics.ts';
 import type { EngineState, Sources, StreamBacklog } from './observe/sources.ts';
@@ -141,11 +142,14 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
   const threads = config.workers.max;
   let state: EngineState = 'starting';
 
+  const choice = loadNative(config.native);
+  const native = choice.native !== null;
+  notice('info', 'NATIVE', nativeText(choice));
   // Redis and the models need each other's time, not each other.
   const { specs, problems } = scanModels(config.models.path, limits);
   const { providers } = config.workers;
   const { slabArenaBytes, inferMsMax, modelLoadMsMax: loadMsMax } = limits;
-  const starting = startPool({ specs, threads, providers, slabArenaBytes, inferMsMax, loadMsMax });
+  const starting = startPool({ specs, threads, providers, slabArenaBytes, inferMsMax, loadMsMax, native });
   parts.add(starting, async (started) => (await started.catch(() => null))?.stop());
   const { topology, redisUrl } = await openRedis(config, options, parts);
   const { redisCommandMsMax: commandMsMax } = limits;

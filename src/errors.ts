@@ -56,6 +56,10 @@ export const errorTable = {
     exitCode: 2,
     fix: 'correct the file named above; `subito models` checks again',
   },
+  NATIVE_UNAVAILABLE: {
+    retryable: false,
+    fix: 'run deploy/setup.sh where there is a C++ compiler, or set native to auto to run without the addon',
+  },
   WORKERS_NOT_STARTED: {
     retryable: true,
     fix: 'look for a handler.ts that ends its process, or raise limits.model_load_ms_max for a large model',

@@ -16,6 +16,7 @@ const promised: Record<ErrorCode, [retryable: boolean, exitCode: number]> = {
   APPEND_FAILED: [true, 1],
   ENGINE_NO_MODEL: [false, 1],
   MODEL_INVALID: [false, 2],
+  NATIVE_UNAVAILABLE: [false, 1],
   WORKERS_NOT_STARTED: [true, 1],
   WORKER_DIED: [true, 1],
   STREAM_UNUSABLE: [false, 1],

@@ -3,6 +3,7 @@ import { type Config, loadConfig } from '../config.ts';
 import type { FieldSpec } from '../infer/handler.ts';
 import { startPool } from '../infer/pool.ts';
 import type { LoadedModel, ModelProblem, ModelSpec } from '../infer/protocol.ts';
+import { loadNative } from '../native.ts';
 import { scanModels } from '../repository/repository.ts';
 
 export interface ModelReport {
@@ -43,6 +44,7 @@ export async function reportModels(config: Config): Promise<ModelReport[]> {
     threads: 1,
     providers: workers.providers,
     slabArenaBytes: limits.slabArenaBytes,
+    native: loadNative(config.native).native !== null,
     loadMsMax: limits.modelLoadMsMax,
     inferMsMax: limits.inferMsMax,
   });

@@ -213,6 +213,10 @@ export const configSchema = z.strictObject({
         }),
     })
     .prefault({}),
+  native: z.enum(['auto', 'off', 'on']).default('auto').meta({
+    description:
+      'the addon in C++: auto, where it has been built; off, the same in TypeScript; on, no start without it',
+  }),
   log: z
     .strictObject({
       level: z.enum(['debug', 'info', 'warn', 'error']).default('info').meta({ description: 'least to log' }),

@@ -37,6 +37,8 @@ export interface PoolOptions {
   readonly providers: readonly string[];
   readonly threads: number;
   readonly slabArenaBytes: number;
+  /** Whether workers use the native addon, where they find it. */
+  readonly native?: boolean;
   /** From start to the last model warm in the last worker. */
   readonly loadMsMax?: number;
   /** One batch; a worker that takes longer is replaced. */
@@ -205,15 +207,22 @@ async function endWorkers(piscina: Piscina, cells: NativeCells): Promise<void> {
  */
 export async function startPool(given: PoolOptions): Promise<Pool> {
   const { inferMsMax, modelLoadMsMax } = limitsDefault;
-  const options = { inferMsMax, loadMsMax: modelLoadMsMax, ...given };
-  const { specs, providers, threads, slabArenaBytes, loadMsMax } = options;
+  const options = { inferMsMax, loadMsMax: modelLoadMsMax, native: false, ...given };
+  const { specs, providers, threads, slabArenaBytes, loadMsMax, native } = options;
   const cells = nativeCells();
   const slots = Math.max(0, ...specs.map(({ slot }) => slot + 1));
   const succession: SuccessionCells = new Int32Array(new SharedArrayBuffer((1 + slots) * 4));
   const piscina = new Piscina({
     filename: fileURLToPath(new URL('./worker.ts', import.meta.url)),
     name: 'infer',
-    workerData: { models: specs, providers, slabArenaBytes, cells, succession } satisfies WorkerOptions,
+    workerData: {
+      models: specs,
+      providers,
+      slabArenaBytes,
+      native,
+      cells,
+      succession,
+    } satisfies WorkerOptions,
     minThreads: threads,
     maxThreads: threads,
     concurrentTasksPerWorker: 1,

@@ -126,6 +126,8 @@ export interface WorkerOptions {
   readonly models: readonly ModelSpec[];
   readonly providers: readonly string[];
   readonly slabArenaBytes: number;
+  /** Use the native addon, where it can be loaded. */
+  readonly native: boolean;
   /** Who is inside native code, and who may not enter it. */
   readonly cells: NativeCells;
   readonly succession: SuccessionCells;
