@@ -6,6 +6,7 @@
       'target_name': 'subito',
       'sources': [
         'src/addon.cc',
+        'src/batch.cc',
       ],
       'defines': [
         # Node 22 and everything after it has this version of Node-API.

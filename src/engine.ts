@@ -35,6 +35,7 @@ import type { EngineState, Sources, StreamBacklog } from './observe/sources.ts';
 import { createStats } from './observe/stats.ts';
 import { Totals } from './observe/totals.ts';
 import { Committer } from './publish/committer.ts';
+import { nativeWriteRows, writeRows } from './publish/rows.ts';
 import { PredictionTail } from './publish/tail.ts';
 import { type Control, connectControl } from './redis/control.ts';
 import { startEmbedded } from './redis/embedded.ts';
@@ -143,13 +144,21 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
   let state: EngineState = 'starting';
 
   const choice = loadNative(config.native);
-  const native = choice.native !== null;
+  const { native } = choice;
   notice('info', 'NATIVE', nativeText(choice));
   // Redis and the models need each other's time, not each other.
   const { specs, problems } = scanModels(config.models.path, limits);
   const { providers } = config.workers;
   const { slabArenaBytes, inferMsMax, modelLoadMsMax: loadMsMax } = limits;
-  const starting = startPool({ specs, threads, providers, slabArenaBytes, inferMsMax, loadMsMax, native });
+  const starting = startPool({
+    specs,
+    threads,
+    providers,
+    slabArenaBytes,
+    inferMsMax,
+    loadMsMax,
+    native: native !== null,
+  });
   parts.add(starting, async (started) => (await started.catch(() => null))?.stop());
   const { topology, redisUrl } = await openRedis(config, options, parts);
   const { redisCommandMsMax: commandMsMax } = limits;
@@ -167,8 +176,8 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
 
   // schedule
   const batcher = new Batcher<Batch>(threads, (lane, batch) => runner.run(lane, batch));
-  const lanes = buildLanes({ batcher, specs, loaded: pool.loaded, threads, limits });
-  const intake = new Intake({ ...limits, batcher, lanes: lanes.models, rejects: lanes.rejects });
+  const lanes = buildLanes({ batcher, specs, loaded: pool.loaded, threads, limits, native });
+  const intake = new Intake({ ...limits, native, batcher, lanes: lanes.models, rejects: lanes.rejects });
   const runner: BatchRunner = new BatchRunner({
     batcher,
     streamNames: partitions.map(({ name }) => name),
@@ -193,6 +202,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
         fence: fences[p.index] as Fence,
       })),
       onSettled: (batch) => runner.settled(batch),
+      writeRows: native === null ? writeRows : nativeWriteRows(native),
     }),
     (c) => c.close(),
   );
@@ -218,6 +228,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
       alone: intake.alone,
       received: () => intake.received(nowMs()),
       take: (buffer, entry, mark) => intake.take(stream, buffer, entry, mark),
+      takeMany: (buffer, start, end, max, mark) => intake.takeMany(stream, buffer, start, end, max, mark),
       isInHand: (id) => intake.isInHand(stream, id),
       reject: (id, deliveries, detail) =>
         intake.reject(stream, id, detail, deliveries > limits.deliveriesMax),

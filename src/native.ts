@@ -11,12 +11,96 @@ import { messageOf, SubitoError } from './errors.ts';
 /** auto: the addon where there is one; off: never; on: the start fails without it. */
 export type NativeMode = 'auto' | 'off' | 'on';
 
-/** What the addon exports. */
+/** A batch as the addon knows it: its columns, its slab, and what an entry must be to have a row in it. */
+export interface NativeBatch {
+  readonly isNativeBatch: never;
+}
+
+/** Columns as in schedule/batch.ts, layout as in schedule/slab.ts, limits as in limits.ts. */
+export interface NativeBatchOptions {
+  readonly rowsMax: number;
+  readonly table: Int32Array;
+  readonly memory: Buffer;
+  readonly ids: Buffer;
+  readonly idBytes: Uint8Array;
+  readonly keys: Buffer;
+  readonly keyBytes: Uint16Array;
+  readonly keyBytesMax: number;
+  readonly events: Buffer;
+  readonly eventBytes: Uint16Array;
+  readonly eventIdBytesMax: number;
+  readonly arrivedMs: Float64Array;
+  readonly readMs: Float64Array;
+  readonly origin: Int16Array;
+  readonly fences: Int32Array;
+  /** What an entry may say in `model`. */
+  readonly names: readonly string[];
+  /** 0: entries of this model cannot have `features`. */
+  readonly featuresBytes: number;
+  readonly inputOffsets: readonly number[];
+  readonly inputRowBytes: readonly number[];
+  readonly arenaOffset: number;
+  readonly arenaBytes: number;
+  readonly entryBytesMax: number;
+  readonly payloadBytesMax: number;
+  readonly traceBytesMax: number;
+  readonly deadlineMsMax: number;
+  readonly priorityMax: number;
+}
+
+/**
+ * Cells of what `takeEntries` is told of a batch that is being filled. The first three are counted up by it.
+ */
+export const FILL = {
+  rows: 0,
+  arenaUsed: 1,
+  /** The earliest of the rows' deadlines, Unix milliseconds. */
+  deadlineMs: 2,
+  /** Of all entries taken by this call: */
+  origin: 3,
+  mark: 4,
+  encoding: 5,
+  receivedMs: 6,
+  /** From an entry's id on, when it names none. */
+  deadlineMsDefault: 7,
+  /** 1: an entry that names no model is for another one. */
+  modelNeeded: 8,
+} as const;
+export const FILL_CELLS = 9;
+
+/** What the addon exports. Arguments of a wrong type or out of range throw. */
 export interface Native {
   /** The version of this interface; it is counted up in native/src/abi.h too. */
   readonly abi: number;
   /** Subito's, when it was built. */
   readonly version: string;
+  openBatch(options: NativeBatchOptions): NativeBatch;
+  /**
+   * Takes at most `entriesMax` entries of an XREADGROUP reply that begin at `start` into rows of the batch;
+   * returns where it stopped: in front of the first one that needs a closer look, or for which there is no
+   * room. Twin: StreamReplyParser with Intake.take.
+   */
+  takeEntries(
+    batch: NativeBatch,
+    bytes: Buffer,
+    start: number,
+    end: number,
+    entriesMax: number,
+    fill: Float64Array,
+  ): number;
+  /**
+   * Writes `count` rows of a batch at `at` of `target`, as an argument of the commit script. Returns how many
+   * bytes it wrote; below zero, how many it would need, and nothing is written. Twin: publish/rows.ts.
+   */
+  writeRows(
+    batch: NativeBatch,
+    picked: Uint16Array,
+    count: number,
+    outputs: Buffer,
+    dispatchedMs: number,
+    target: Buffer,
+    at: number,
+  ): number;
 }
 
 export interface NativeChoice {

@@ -6,6 +6,9 @@
 #include "napi.h"
 
 namespace subito {
+
+napi_status RegisterBatch(napi_env env, napi_value exports);
+
 namespace {
 
 napi_status RegisterAbout(napi_env env, napi_value exports) {
@@ -23,6 +26,7 @@ using Register = napi_status (*)(napi_env, napi_value);
 // A new piece gets a row here, and its .cc a row in binding.gyp.
 constexpr Register kPieces[] = {
     RegisterAbout,
+    RegisterBatch,
 };
 
 }  // namespace

@@ -5,9 +5,10 @@
 import type { ModelInfo } from '../gateway/backend.ts';
 import type { LoadedModel, ModelSpec } from '../infer/protocol.ts';
 import type { Limits } from '../limits.ts';
+import type { Native } from '../native.ts';
 import { Batch } from '../schedule/batch.ts';
 import type { Batcher, Lane } from '../schedule/batcher.ts';
-import type { ModelLane } from '../schedule/intake.ts';
+import { type ModelLane, openNative } from '../schedule/intake.ts';
 import { slabLayout } from '../schedule/slab.ts';
 
 /**
@@ -31,9 +32,10 @@ export interface LanesOptions {
   readonly loaded: readonly LoadedModel[];
   readonly threads: number;
   readonly limits: Limits;
+  readonly native: Native | null;
 }
 
-export function buildLanes({ batcher, specs, loaded, threads, limits }: LanesOptions): Lanes {
+export function buildLanes({ batcher, specs, loaded, threads, limits, native }: LanesOptions): Lanes {
   const models: ModelLane[] = [];
   const infos: ModelInfo[] = [];
   let slab = 0;
@@ -45,7 +47,11 @@ export function buildLanes({ batcher, specs, loaded, threads, limits }: LanesOpt
       { length: threads + BATCHES_BESIDE_RUNNING },
       () => new Batch({ rowsMax: spec.rowsMax, layout, slab: slab++, keyBytesMax, eventIdBytesMax }),
     );
-    models.push(modelLane(batcher.addLane(spec.name, batches), spec, found));
+    const lane = modelLane(batcher.addLane(spec.name, batches), spec, found);
+    if (native !== null) {
+      for (const batch of batches) batch.handle = openNative(native, lane, batch, limits);
+    }
+    models.push(lane);
     infos.push({
       name: spec.name,
       version: spec.version,

@@ -58,6 +58,14 @@ export interface ReaderOptions {
    * asked for; 0 when it had been given out before and may be settled by now.
    */
   readonly take: (buffer: Buffer, entry: EntryColumns, mark: number) => boolean;
+  /** Takes at most `entriesMax` new entries that need no closer look, many at once. */
+  readonly takeMany?: (
+    buffer: Buffer,
+    start: number,
+    end: number,
+    entriesMax: number,
+    mark: number,
+  ) => { readonly entries: number; readonly next: number };
   /** True when this entry is in hand already. */
   readonly isInHand: (id: string) => boolean;
   /** Settles an entry that is too large to be read, or was given out too often. */
@@ -119,6 +127,7 @@ export class StreamReader {
       entryBytesMax: options.entryBytesMax,
       onHead: (buffer, start, end) => this.#onHead(buffer, start, end),
       onEntry: (buffer, entry) => this.#onEntry(buffer, entry),
+      onEntries: (buffer, start, end, max) => this.#onEntries(buffer, start, end, max),
       onOversize: (id, deliveries) => this.#onOversize(id, deliveries),
       onReplyEnd: (entries) => this.#onReplyEnd(entries),
       onError: (message) => this.#onError(message),
@@ -290,6 +299,13 @@ export class StreamReader {
     const [epoch = '', after = '-'] = buffer.toString('latin1', start, end).split(' ');
     this.#options.fence.learn(epoch);
     this.#after = after;
+  }
+
+  /** What had been given out before is looked at one by one. */
+  #onEntries(buffer: Buffer, start: number, end: number, entriesMax: number) {
+    const { takeMany } = this.#options;
+    if (takeMany === undefined || this.#asked !== 'new') return { entries: 0, next: start };
+    return takeMany(buffer, start, end, entriesMax, this.#mark);
   }
 
   #onEntry(buffer: Buffer, entry: EntryColumns): boolean {

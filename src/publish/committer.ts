@@ -9,7 +9,7 @@ import type { Connect, Where } from '../redis/socket.ts';
 import { type Batch, ORIGIN_DIRECT, resultOf } from '../schedule/batch.ts';
 import { RESULT, ROW, ROW_COLUMNS } from '../schedule/slab.ts';
 import { CommitLink, type Settlement } from './link.ts';
-import { writeRows } from './rows.ts';
+import { type WriteRows, writeRows } from './rows.ts';
 
 export interface CommitStream {
   readonly name: string;
@@ -28,6 +28,7 @@ export interface CommitterOptions {
   readonly streams: readonly CommitStream[];
   /** Every command of the batch is answered. */
   readonly onSettled: (batch: Batch) => void;
+  readonly writeRows?: WriteRows;
   readonly connect?: Connect;
   /** Milliseconds of a clock that only goes forward. */
   readonly now?: () => number;
@@ -47,10 +48,12 @@ export class Committer {
   readonly #present: Uint8Array;
   /** Rows of the predictions being written. */
   #picked = new Uint16Array(0);
+  readonly #writeRows: WriteRows;
   readonly #settlements: Settlement[] = [];
 
   constructor(options: CommitterOptions) {
     this.#options = options;
+    this.#writeRows = options.writeRows ?? writeRows;
     const { streams, connect, now } = options;
     this.#present = new Uint8Array(streams.length);
     const links = new Map<Where, CommitLink>();
@@ -169,7 +172,7 @@ export class Committer {
     const epoch = isOurs ? fence.epoch : '0';
     commands.ascii(epoch);
     const epochEnd = commands.length - 2;
-    writeRows(batch, picked, count, commands);
+    this.#writeRows(batch, picked, count, commands);
     const [end, epochStart] = [commands.length, epochEnd - epoch.length];
     this.#settlements.push({ batch, stream, start, end, epochStart, epochEnd, rows: count, predicted: true });
   }

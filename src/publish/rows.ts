@@ -2,8 +2,8 @@
  * The predicted rows of a batch as lua/commit.lua takes them: five MessagePack arrays one after the other, in
  * one argument: entry ids, keys, event ids, microseconds of waiting (in digits), outputs.
  */
-import type { CommandWriter } from '../redis/resp.ts';
-import { copyBytes } from '../redis/resp.ts';
+import type { Native } from '../native.ts';
+import { type CommandWriter, copyBytes } from '../redis/resp.ts';
 import { type Batch, ID_BYTES_MAX } from '../schedule/batch.ts';
 import { ROW, ROW_COLUMNS } from '../schedule/slab.ts';
 
@@ -34,6 +34,19 @@ export const writeRows: WriteRows = (batch, picked, count, commands) => {
   to = putWaits(buffer, to, count);
   putOutputs(buffer, to, batch, picked, count);
 };
+
+/** The same by the addon. */
+export function nativeWriteRows(native: Native): WriteRows {
+  return (batch, picked, count, commands) => {
+    const { handle, outputs, dispatchedMs } = batch;
+    if (handle === null) writeRows(batch, picked, count, commands);
+    else {
+      commands.append((buffer, at) =>
+        native.writeRows(handle, picked, count, outputs, dispatchedMs, buffer, at),
+      );
+    }
+  };
+}
 
 /** Bytes that the rows will take; notes how long each has waited. */
 function measure(batch: Batch, picked: Uint16Array, count: number): number {

@@ -94,6 +94,19 @@ export class CommandWriter {
     return { buffer: this.#buffer, at };
   }
 
+  /**
+   * Lets `write` append whatever it wants from `at` of the buffer on. It returns how many bytes it wrote;
+   * below zero: how many it needs, and it is asked again.
+   */
+  append(write: (buffer: Buffer, at: number) => number): void {
+    let bytes = write(this.#buffer, this.#at);
+    if (bytes < 0) {
+      this.#reserve(-bytes);
+      bytes = write(this.#buffer, this.#at);
+    }
+    this.#at += bytes;
+  }
+
   #head(length: number): void {
     this.#reserve(length + 16);
     if (length < BULK_HEADS.length) {

@@ -37,6 +37,16 @@ export interface StreamReplyOptions {
   readonly entryBytesMax: number;
   /** Returns false when there is no room: the entry will be offered again. */
   readonly onEntry: (buffer: Buffer, entry: EntryColumns) => boolean;
+  /**
+   * Takes at most `entriesMax` whole entries from `start` on, those about which there is nothing to say, and
+   * says how many and where it stopped. The others are offered by `onEntry`.
+   */
+  readonly onEntries?: (
+    buffer: Buffer,
+    start: number,
+    end: number,
+    entriesMax: number,
+  ) => { readonly entries: number; readonly next: number };
   readonly onOversize: (id: string, deliveries: number) => boolean;
   /** What stands where the stream's name does, at `start` to `end`; before the reply's entries. */
   readonly onHead?: (buffer: Buffer, start: number, end: number) => void;
@@ -112,7 +122,10 @@ export class StreamReplyParser {
       const left = this.#left;
       if (this.#left === NIL) next = this.#head(buffer, at, end);
       else if (this.#oversizeId !== null) next = this.#skip(buffer, at, end);
-      else next = this.#one(buffer, at, end);
+      else {
+        next = this.#many(buffer, at, end);
+        if (next === at) next = this.#one(buffer, at, end);
+      }
       // An oversize entry that is reported again takes no byte, but is one entry less.
       if (this.refused || (next === at && this.#left === left)) return next;
       at = next;
@@ -153,6 +166,15 @@ export class StreamReplyParser {
     this.#left = Math.max(entries, 0);
     this.#entries = this.#left;
     return this.#next;
+  }
+
+  /** Hands over what can be taken as it stands; returns `start` again when that is nothing. */
+  #many(buffer: Buffer, start: number, end: number): number {
+    const { onEntries } = this.#options;
+    if (onEntries === undefined) return start;
+    const { entries, next } = onEntries(buffer, start, end, this.#left);
+    this.#left -= entries;
+    return next;
   }
 
   /** Offers one entry; returns `start` again while it is incomplete or refused. */

@@ -2,6 +2,7 @@
  * A slab together with what only the main thread needs to know of its rows: entry ids, keys, times, where
  * each row came from. Columns of typed arrays, allocated once; the path of a stream event makes no object.
  */
+import type { NativeBatch } from '../native.ts';
 import { CommandWriter } from '../redis/resp.ts';
 import type { AnswerCallback } from './direct.ts';
 import { RESULT, ROW, ROW_COLUMNS, type SlabLayout } from './slab.ts';
@@ -30,6 +31,8 @@ export class Batch {
   readonly memory: Buffer;
   readonly table: Int32Array;
 
+  /** The addon's view of it; null: there is no addon, or it has no slab. */
+  handle: NativeBatch | null = null;
   rows = 0;
   arenaInUsed = 0;
   /** The earliest of the rows' deadlines, Unix milliseconds. */

@@ -3,6 +3,8 @@
  * What can be judged without decoding the payload is judged here; a malformed event still takes a row, in the
  * lane of rejected events, so that it is settled like any other and cannot pile up.
  */
+import assert from 'node:assert/strict';
+import { FILL, FILL_CELLS, type Native, type NativeBatch } from '../native.ts';
 import { copyBytes } from '../redis/resp.ts';
 import type { EntryColumns } from '../redis/stream-reply.ts';
 import { type Batch, ID_BYTES_MAX, ORIGIN_DIRECT } from './batch.ts';
@@ -53,6 +55,13 @@ export interface IntakeStream {
   readonly json: boolean;
 }
 
+/** What `takeMany` did; valid until it is called again. */
+export interface TakenMany {
+  readonly entries: number;
+  /** Where the first entry begins that was not taken. */
+  readonly next: number;
+}
+
 export interface IntakeOptions {
   readonly batcher: Batcher<Batch>;
   readonly lanes: readonly ModelLane[];
@@ -64,7 +73,13 @@ export interface IntakeOptions {
   readonly deadlineMsMax: number;
   readonly modelNameBytesMax: number;
   readonly traceBytesMax: number;
+  /** Takes what is plain to take; without it, each entry is looked at here. */
+  readonly native?: Native | null;
 }
+
+export type NativeLimits = Pick<IntakeOptions, 'payloadBytesMax' | 'traceBytesMax' | 'deadlineMsMax'> & {
+  readonly entryBytesMax: number;
+};
 
 export class Intake {
   readonly #options: IntakeOptions;
@@ -79,6 +94,10 @@ export class Intake {
   readonly alone = { suspects: 0, exclusive: 0 };
   /** Unix milliseconds: when what is being taken in now was received. */
   #receivedMs = 0;
+  /** By stream: the lane that took its last entry. The next ones are probably for it too. */
+  readonly #lastLanes: (ModelLane | undefined)[] = [];
+  readonly #fill = new Float64Array(FILL_CELLS);
+  readonly #taken = { entries: 0, next: 0 };
 
   constructor(options: IntakeOptions) {
     this.#options = options;
@@ -129,6 +148,46 @@ export class Intake {
   }
 
   /**
+   * Takes at most `entriesMax` entries of a reply, which begin at `start`, as far as there is nothing to say
+   * about them and there is room: what `take` would do with each, many at once. `mark` as there.
+   */
+  takeMany(
+    stream: IntakeStream,
+    buffer: Buffer,
+    start: number,
+    end: number,
+    entriesMax: number,
+    mark: number,
+  ): TakenMany {
+    const taken = this.#taken;
+    taken.entries = 0;
+    taken.next = start;
+    const { native = null, batcher, deadlineMsDefault } = this.#options;
+    const lane = this.#lastLanes[stream.index] ?? stream.lane;
+    if (native === null || lane === null) return taken;
+    const batch = batcher.open(lane, false);
+    if (batch === null || batch.handle === null) return taken;
+    const fill = this.#fill;
+    fill[FILL.rows] = batch.rows;
+    fill[FILL.arenaUsed] = batch.arenaInUsed;
+    fill[FILL.deadlineMs] = batch.deadlineMs;
+    fill[FILL.origin] = stream.index;
+    fill[FILL.mark] = mark;
+    fill[FILL.encoding] = stream.json ? ENCODING.json : ENCODING.msgpack;
+    fill[FILL.receivedMs] = this.#receivedMs;
+    fill[FILL.deadlineMsDefault] = stream.deadlineMs || lane.deadlineMs || deadlineMsDefault;
+    fill[FILL.modelNeeded] = lane === stream.lane ? 0 : 1;
+    taken.next = native.takeEntries(batch.handle, buffer, start, end, entriesMax, fill);
+    taken.entries = (fill[FILL.rows] as number) - batch.rows;
+    batch.rows += taken.entries;
+    batch.arenaInUsed = fill[FILL.arenaUsed] as number;
+    batch.deadlineMs = fill[FILL.deadlineMs] as number;
+    this.rowsInFlight += taken.entries;
+    if (taken.entries > 0) batcher.added(lane);
+    return taken;
+  }
+
+  /**
    * Takes one stream entry; false when there is no row for it now. `mark`: the fence's mark under which it
    * was asked for, 0 when it had been given out before. One that was given out twice or more gets a batch of
    * its own.
@@ -147,6 +206,7 @@ export class Intake {
     const { deliveries } = entry;
     const batch = isSuspect ? this.#apart(lane, dataBytes, deliveries) : this.#room(lane, dataBytes, false);
     if (batch === null) return false;
+    this.#lastLanes[stream.index] = lane;
     const row = batch.rows;
     batch.fences[row] = isSuspect ? 0 : mark;
     if (dataStart >= 0) placeData(batch, row, buffer, dataStart, dataBytes);
@@ -332,6 +392,40 @@ export class Intake {
       this.#reason = 'priority: must be 0 (playing), 1 (prefetch) or 2 (analytics)';
     }
   }
+}
+
+/** A batch of this lane as the addon takes it. */
+export function openNative(native: Native, lane: ModelLane, batch: Batch, limits: NativeLimits): NativeBatch {
+  const { layout } = batch;
+  assert(layout !== null, 'rejects have no slab');
+  return native.openBatch({
+    rowsMax: batch.rowsMax,
+    table: batch.table,
+    memory: batch.memory,
+    ids: batch.ids,
+    idBytes: batch.idBytes,
+    keys: batch.keys,
+    keyBytes: batch.keyBytes,
+    keyBytesMax: batch.keyBytesMax,
+    events: batch.events,
+    eventBytes: batch.eventBytes,
+    eventIdBytesMax: batch.eventIdBytesMax,
+    arrivedMs: batch.arrivedMs,
+    readMs: batch.readMs,
+    origin: batch.origin,
+    fences: batch.fences,
+    names: lane.nameBytes.map((bytes) => Buffer.from(bytes).toString()),
+    featuresBytes: lane.featuresBytes,
+    inputOffsets: layout.inputOffsets.map((offset) => Math.max(0, offset)),
+    inputRowBytes: lane.inputs.map(({ rowBytes }) => rowBytes),
+    arenaOffset: layout.arenaInOffset,
+    arenaBytes: layout.arenaInBytes,
+    entryBytesMax: limits.entryBytesMax,
+    payloadBytesMax: limits.payloadBytesMax,
+    traceBytesMax: limits.traceBytesMax,
+    deadlineMsMax: limits.deadlineMsMax,
+    priorityMax: PRIORITY_MAX,
+  });
 }
 
 /** By the same rule lua/claim.lua hands it out by itself. */
