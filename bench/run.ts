@@ -1,106 +1,142 @@
 /**
- * `npm run bench`: Subito against the ways people do it today, interleaved rounds on one private redis-
- * server. Writes bench/RESULTS.md when every contestant ran.
+ * `npm run bench`: the suites, one after the other, what they found, and what that is against the baseline.
  */
-import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import { contestants } from './contestants.ts';
-import type { Plan, Round } from './measure.ts';
-import { measure } from './measure.ts';
-import { describeMachine, machineText, resultsText, summarize } from './report.ts';
-import { openSite } from './site.ts';
+import { type Comparison, compareRatios, comparisonRows, passed, QUOTIENT_MIN } from './baseline.ts';
+import { busyWarning, describeMachine, type Machine, machineText } from './machine.ts';
+import { loadSuite, suitePlaces } from './registry.ts';
+import { BENCH, readResult, resultText, storeResult, writeReport } from './results.ts';
+import type { Suite, SuiteResult } from './suite.ts';
+import { tableLines } from './text.ts';
 
-const HELP = `Usage: npm run bench -- [options]
-
-  --quick         one short round: does everything work?
-  --only <names>  some contestants, by comma: ${contestants.map(({ name }) => name).join(', ')}
-  --rounds <n>    rounds, interleaved (3)
-  --json          results as JSON on standard output
-  --no-write      leave bench/RESULTS.md as it is (so do --quick and --only)
-  --help
-`;
-
-/** One-minute load average. */
-const BUSY_LOAD = 0.7;
-
-const { values } = parseArgs({
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
   options: {
     quick: { type: 'boolean', default: false },
     only: { type: 'string', default: '' },
-    rounds: { type: 'string', default: '3' },
+    rounds: { type: 'string', default: '' },
     json: { type: 'boolean', default: false },
     'no-write': { type: 'boolean', default: false },
+    check: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
   },
 });
 
+interface Ran {
+  readonly suite: Suite;
+  readonly machine: Machine;
+  readonly result: SuiteResult | null;
+  readonly failure: string | null;
+}
+
+async function helpText(): Promise<string> {
+  const lines = await Promise.all(
+    suitePlaces.map(async ({ name, named }) => {
+      const { what } = await loadSuite(name);
+      return `  ${name.padEnd(16)}${what}${named === null ? '' : ` (only when named: ${named})`}`;
+    }),
+  );
+  return `Usage: npm run bench -- [suite ...] [options]
+
+Runs the named suites; without a name those that need nothing special; "all" runs every one.
+
+${lines.join('\n')}
+
+  --quick         a short form: does everything work? Writes nothing
+  --only <names>  some contestants, by comma, where a suite has any. Writes nothing
+  --rounds <n>    interleaved rounds, instead of what each suite finds right
+  --json          everything measured, as JSON on standard output
+  --no-write      leave bench/results and bench/RESULTS.md as they are
+  --check         compare ratios with those in bench/results; exit 1 when one is below ${QUOTIENT_MIN} of its
+                  baseline or missing. Without a name: the suites that have a baseline. Writes nothing
+  --help
+`;
+}
+
+/** Names of the suites to run, or what is wrong with those given. */
+function chosen(): readonly string[] | string {
+  const all = suitePlaces.map(({ name }) => name);
+  const unknown = positionals.find((name) => name !== 'all' && !all.includes(name));
+  if (unknown !== undefined) return `no suite ${unknown}; there are ${all.join(', ')}`;
+  if (positionals.includes('all')) return all;
+  if (positionals.length > 0) return all.filter((name) => positionals.includes(name));
+  const usual = suitePlaces.filter(({ named }) => named === null).map(({ name }) => name);
+  if (!values.check) return usual;
+  const known = usual.filter((name) => Object.keys(readResult(BENCH, name)?.ratios ?? {}).length > 0);
+  return known.length > 0 ? known : 'no suite has a baseline in bench/results';
+}
+
 async function main(): Promise<number> {
   if (values.help) {
-    process.stdout.write(HELP);
+    process.stdout.write(await helpText());
     return 0;
   }
-  const only = values.only === '' ? null : values.only.split(',');
-  const unknown = only?.find((name) => !contestants.some((one) => one.name === name));
-  const roundCount = values.quick ? 1 : Number(values.rounds);
-  if (unknown !== undefined || !(Number.isInteger(roundCount) && roundCount >= 1)) {
-    process.stderr.write(
-      unknown === undefined ? '--rounds must be a whole number\n' : `no contestant ${unknown}\n`,
-    );
-    process.stderr.write(HELP);
+  const names = chosen();
+  const rounds = values.rounds === '' ? null : Number(values.rounds);
+  if (typeof names === 'string' || (rounds !== null && !(Number.isInteger(rounds) && rounds >= 1))) {
+    process.stderr.write(`${typeof names === 'string' ? names : '--rounds must be a whole number'}\n`);
+    process.stderr.write('See npm run bench -- --help\n');
     return 2;
   }
-  const plan: Plan = values.quick
-    ? { drainS: 1, latencyS: 1, commonRatePerS: 1000 }
-    : { drainS: 3.5, latencyS: 3, commonRatePerS: 1000 };
-  const field = contestants.filter(({ name }) => only === null || only.includes(name));
-  const site = await openSite();
+  const ran: Ran[] = [];
+  for (const name of names) ran.push(await runOne(await loadSuite(name), rounds));
+  const comparisons = values.check ? compareAll(ran) : null;
+  if (values.json) {
+    const suites = ran.map(({ suite, ...rest }) => ({ suite: suite.name, ...rest }));
+    process.stdout.write(`${JSON.stringify({ suites, comparisons })}\n`);
+  }
+  for (const { suite, failure } of ran) if (failure !== null) say(`${suite.name} FAILED: ${failure}`);
+  const failed = ran.some(({ failure }) => failure !== null);
+  return failed || (comparisons !== null && !passed(comparisons)) ? 1 : 0;
+}
+
+async function runOne(suite: Suite, rounds: number | null): Promise<Ran> {
+  const machine = describeMachine();
+  say(`\n${suite.name}: ${suite.what}\n${machineText(machine)}`);
+  const warning = busyWarning(machine);
+  if (warning !== null) say(warning);
+  const { quick, check } = values;
+  const only = values.only === '' ? null : values.only.split(',');
   try {
-    const machine = await describeMachine(site);
-    say(machineText(machine));
-    if (machine.loadBefore > BUSY_LOAD)
-      say('WARNING: others use this machine: only CPU per event can be trusted');
-    const results = await runRounds(field, site, plan, roundCount);
-    const text = resultsText(machine, results, roundCount);
-    const complete = only === null && !values.quick && results.every(({ median }) => median !== null);
-    if (complete && !values['no-write']) writeFileSync(new URL('./RESULTS.md', import.meta.url), text);
-    process.stdout.write(values.json ? `${JSON.stringify({ machine, plan, results })}\n` : text);
-    for (const { name, failure } of results) if (failure !== null) say(`${name} FAILED: ${failure}`);
-    return results.every(({ median }) => median !== null) ? 0 : 1;
-  } finally {
-    await site.stop();
+    const result = await suite.run({
+      quick,
+      check,
+      rounds,
+      only,
+      say: (line) => say(`${suite.name}: ${line}`),
+    });
+    if (!values.json) process.stdout.write(`${resultText(suite.name, result)}\n`);
+    if (!quick && !check && only === null && !values['no-write']) {
+      storeResult(BENCH, suite, machine, result);
+      writeReport(
+        BENCH,
+        suitePlaces.map(({ name }) => name),
+      );
+    }
+    return { suite, machine, result, failure: null };
+  } catch (error) {
+    // The others may still be measured.
+    return { suite, machine, result: null, failure: (error as Error).message };
   }
 }
 
-async function runRounds(
-  field: typeof contestants,
-  site: Awaited<ReturnType<typeof openSite>>,
-  plan: Plan,
-  roundCount: number,
-) {
-  const rounds = new Map<string, Round[]>(field.map(({ name }) => [name, []]));
-  const failures = new Map<string, string>();
-  const counts = new Map(field.map((one) => [one.name, values.quick ? one.firstCount / 4 : one.firstCount]));
-  for (let round = 1; round <= roundCount; round++) {
-    for (const contestant of field) {
-      const { name } = contestant;
-      if (failures.has(name)) continue;
-      const progress = (what: string) => say(`round ${round}/${roundCount}  ${name}: ${what}`);
-      try {
-        const one = await measure(contestant, site, Math.ceil(counts.get(name)!), plan, progress);
-        rounds.get(name)!.push(one);
-        // As many events as last long enough at the rate just seen.
-        counts.set(name, Math.max(1000, one.drainPerS * plan.drainS));
-        progress(
-          `${one.drainPerS.toFixed(0)}/s, Redis ${one.redisUsPerEvent.toFixed(2)} us, process ` +
-            `${one.processUsPerEvent.toFixed(2)} us, p99 ${one.half.ms.p99.toFixed(2)} ms at half`,
-        );
-      } catch (error) {
-        failures.set(name, (error as Error).message);
-        progress(`FAILED: ${(error as Error).message}`);
-      }
-    }
+/** A suite that failed, or has no baseline, does not pass. */
+function compareAll(ran: readonly Ran[]): Comparison[] {
+  const comparisons = ran.flatMap(({ suite, machine, result }) => {
+    const stored = readResult(BENCH, suite.name);
+    if (stored === null) say(`${suite.name}: no baseline in bench/results`);
+    else
+      say(`${suite.name}\n  now       ${machineText(machine)}\n  baseline  ${machineText(stored.machine)}`);
+    return compareRatios(suite.name, result?.ratios ?? {}, stored?.ratios ?? {});
+  });
+  const rows = comparisonRows(comparisons);
+  const table = tableLines({ head: ['ratio', 'now', 'baseline', 'quotient', ''], rows });
+  (values.json ? say : (text: string) => process.stdout.write(`${text}\n`))(table.join('\n'));
+  for (const { suite, name, quotient, verdict } of comparisons) {
+    if (verdict === 'below') say(`${suite}: ${name} is ${quotient.toFixed(2)} of its baseline`);
+    if (verdict === 'missing') say(`${suite}: ${name} was not measured`);
   }
-  return field.map((one) => summarize(one, rounds.get(one.name)!, failures.get(one.name) ?? null));
+  return comparisons;
 }
 
 /** Progress goes to standard error, so that --json stays clean. */

@@ -9,7 +9,7 @@ import { ROW_FLOATS } from './peers/session.ts';
 
 const CHUNK = 1000;
 const PAGE = 5000;
-const KEYS = 1000;
+export const KEYS = 1000;
 
 /** Distinct payloads of 256 bytes, the same in every run. */
 export const payloads: readonly Buffer[] = (() => {

@@ -22,6 +22,8 @@ export interface SuiteOptions {
   readonly only: readonly string[] | null;
   /** Interleaved rounds; null: as many as the suite finds right. */
   readonly rounds?: number | null;
+  /** Only the ratios are wanted: fewer rounds will do, under the same conditions. */
+  readonly check?: boolean;
 }
 
 export interface SuiteResult {
@@ -53,4 +55,20 @@ export interface Plot {
   /** Without extension; unique among the suite's plots. Written as `bench/results/<suite>-<name>.svg`. */
   readonly name: string;
   readonly svg: string;
+}
+
+/** Those that --only names, or all. Throws on a name that the suite does not have. */
+export function contestantsOf<T extends { readonly name: string }>(
+  all: readonly T[],
+  only: readonly string[] | null,
+): readonly T[] {
+  const unknown = only?.find((name) => !all.some((one) => one.name === name));
+  if (unknown !== undefined) {
+    throw new Error(`no contestant ${unknown}; there are ${all.map(({ name }) => name).join(', ')}`);
+  }
+  return all.filter(({ name }) => only === null || only.includes(name));
+}
+
+export function roundsOf(rounds: number | null | undefined, usual: number): number {
+  return rounds ?? usual;
 }

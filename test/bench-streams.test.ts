@@ -1,6 +1,6 @@
 // The benchmark's own judgement: wrong answers must be seen.
 import { afterAll, expect, test } from 'vitest';
-import { middle } from '../bench/report.ts';
+import { middle } from '../bench/statistics.ts';
 import { added, field, fillStream, lastAddedMs, verifyOnce } from '../bench/streams.ts';
 import { RedisWire } from '../src/redis/wire.ts';
 import { startRedis } from './support/redis.ts';

@@ -1,19 +1,18 @@
 /** Who is measured, and how each is started, filled, watched and checked. */
-import { writeFileSync } from 'node:fs';
-import { join } from 'node:path';
-import type { MakeWay } from '../src/load/run.ts';
-import { freePort } from '../src/redis/embedded.ts';
+import type { MakeWay } from '../../src/load/run.ts';
+import { Runner } from '../runner.ts';
+import type { Site } from '../site.ts';
+import { MODEL_PATH } from '../site.ts';
+import { added, field, fillStream, lastAddedMs, verifyOnce } from '../streams.ts';
 import { BullWay, EVENTS, jobs, openQueue } from './bullmq-way.ts';
-import type { Site } from './site.ts';
-import { MODEL_PATH, Runner } from './site.ts';
-import { added, field, fillStream, lastAddedMs, verifyOnce } from './streams.ts';
+import { startEngine } from './engine.ts';
 
 export interface Contestant {
   readonly name: string;
   /** What it does, for the results. */
   readonly what: string;
-  /** Events of the first drain; later ones last as long as asked. */
-  readonly firstCount: number;
+  /** Events a second that it about reaches: so many are in the first fill. */
+  readonly guessPerS: number;
   start(site: Site): Promise<Runner>;
   fill(site: Site, batch: string, count: number): Promise<void>;
   /** Events answered since the server was emptied. */
@@ -22,11 +21,13 @@ export interface Contestant {
   lastAnswerMs(site: Site): Promise<number>;
   /** Null, or what is wrong with the answers to a batch. */
   verify(site: Site, batch: string, count: number): Promise<string | null>;
+  /** Gives back the memory of what is answered and checked. */
+  forget(site: Site): Promise<void>;
   /** How the open loop reaches it; null: over the stream. */
   way(site: Site): MakeWay | null;
 }
 
-const path = (name: string) => new URL(name, import.meta.url).pathname;
+const trim = (site: Site, stream: string) => site.wire.call(['XTRIM', stream, 'MAXLEN', '0']);
 
 /** What all contestants on streams have in common. */
 const onStreams = {
@@ -37,62 +38,73 @@ const onStreams = {
     verifyOnce(site.wire, 'predictions', batch, count, (fields) =>
       field(fields, 'status') === 'ok' ? field(fields, 'event') : undefined,
     ),
+  async forget(site: Site) {
+    await trim(site, 'events');
+    await trim(site, 'predictions');
+  },
   way: () => null,
 };
 
-const peer = (name: string) => (site: Site) =>
-  Runner.start([path(`peers/${name}.ts`), site.redisUrl, MODEL_PATH], async (output) =>
-    output.includes('ready\n'),
-  );
+const peer = (name: string, ...args: readonly string[]) => {
+  const path = new URL(`../peers/${name}.ts`, import.meta.url).pathname;
+  return (site: Site) =>
+    Runner.start([path, site.redisUrl, MODEL_PATH, ...args], async (output) => output.includes('ready\n'));
+};
+
+/** A drain is checked whole: nothing may be trimmed before. */
+const KEEP_ALL = { predictions_max: 10_000_000 };
+
+const engine = (env: Readonly<Record<string, string>>) => async (site: Site) => {
+  const { runner } = await startEngine(site, { config: { limits: KEEP_ALL }, env });
+  return runner;
+};
 
 export const subito: Contestant = {
   name: 'subito',
   what: 'the engine as users start it: `subito serve`, one worker thread, gateway on',
-  firstCount: 200_000,
+  guessPerS: 100_000,
   ...onStreams,
-  async start(site) {
-    const port = await freePort();
-    const config = {
-      redis: { url: site.redisUrl },
-      streams: [{ name: 'events', model: 'mlp', deadline_ms: 3_600_000 }],
-      models: { path: path('models') },
-      workers: { min: 1, max: 1 },
-      gateway: { port },
-      log: { level: 'warn' },
-      // The drain is checked whole: nothing may be trimmed before.
-      limits: { predictions_max: 10_000_000 },
-    };
-    const file = join(site.directory, 'subito.yaml');
-    writeFileSync(file, JSON.stringify(config));
-    const ready = () =>
-      fetch(`http://127.0.0.1:${port}/v2/health/ready`).then(
-        (response) => response.ok,
-        () => false,
-      );
-    return Runner.start([path('../src/main.ts'), 'serve', '--config', file], ready);
-  },
+  start: engine({}),
 };
+
+/** Without the native addon. */
+export const twin: Contestant = {
+  ...subito,
+  name: 'subito-twin',
+  what: 'the same with `native: off`: its pieces in TypeScript',
+  start: engine({ SUBITO_NATIVE: 'off' }),
+};
+
+const batchedText = 'XREADGROUP COUNT 128, one run a batch, pipelined XADDs and one XACK, reads ahead';
 
 export const contestants: readonly Contestant[] = [
   subito,
+  twin,
   {
     name: 'batched',
-    what: 'ioredis 6, XREADGROUP COUNT 128, one run a batch, pipelined XADDs and one XACK, reads ahead',
-    firstCount: 100_000,
+    what: `ioredis 6: ${batchedText}`,
+    guessPerS: 50_000,
     ...onStreams,
-    start: peer('batched'),
+    start: peer('batched', 'ioredis'),
+  },
+  {
+    name: 'batched-iovalkey',
+    what: 'the same on iovalkey, the faster client',
+    guessPerS: 50_000,
+    ...onStreams,
+    start: peer('batched', 'iovalkey'),
   },
   {
     name: 'naive',
-    what: 'ioredis 6, XREADGROUP COUNT 1, one run an event, XADD, XACK',
-    firstCount: 10_000,
+    what: 'ioredis 6: XREADGROUP COUNT 1, one run an event, XADD, XACK',
+    guessPerS: 3_000,
     ...onStreams,
     start: peer('naive'),
   },
   {
     name: 'bullmq',
     what: 'BullMQ 6, concurrency 100, jobs in hand run as one batch, result returned, finished jobs removed',
-    firstCount: 10_000,
+    guessPerS: 5_000,
     start: peer('bullmq'),
     async fill(site, batch, count) {
       const queue = openQueue(site.redisUrl);
@@ -113,6 +125,9 @@ export const contestants: readonly Contestant[] = [
       verifyOnce(site.wire, EVENTS, batch, count, (fields) =>
         field(fields, 'event') === 'completed' ? field(fields, 'jobId') : undefined,
       ),
+    async forget(site) {
+      await trim(site, EVENTS);
+    },
     way: (site) => (run, settle, fail) => new BullWay(site.redisUrl, run, settle, fail),
   },
 ];

@@ -3,11 +3,11 @@
  * stream.
  */
 import { Queue } from 'bullmq';
-import type { Settle, Way } from '../src/load/way.ts';
-import { eventId, eventNumber } from '../src/load/way.ts';
-import type { StreamTail } from '../src/redis/stream-tail.ts';
-import { RedisWire } from '../src/redis/wire.ts';
-import { payloads } from './streams.ts';
+import type { Settle, Way } from '../../src/load/way.ts';
+import { eventId, eventNumber } from '../../src/load/way.ts';
+import type { StreamTail } from '../../src/redis/stream-tail.ts';
+import { RedisWire } from '../../src/redis/wire.ts';
+import { payloads } from '../streams.ts';
 
 export const QUEUE = 'bench';
 export const EVENTS = `bull:${QUEUE}:events`;

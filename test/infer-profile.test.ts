@@ -1,0 +1,181 @@
+// What follows from a latency profile, on profiles made up for the purpose, and how one is measured, on
+// simulated time.
+import { expect, test } from 'vitest';
+import { measureBuckets } from '../src/infer/measure.ts';
+import {
+  type BatchChoice,
+  type BucketProfile,
+  bucketFor,
+  bucketsOf,
+  choiceText,
+  chooseBatch,
+  chooseWorkers,
+  type ModelProfile,
+  rowsPerSecond,
+  summarise,
+} from '../src/infer/profile.ts';
+import { Random } from './support/random.ts';
+
+/** A profile from [rows, p50Ms, p99Ms]. */
+function profile(...figures: readonly [rows: number, p50Ms: number, p99Ms: number][]): ModelProfile {
+  const buckets = figures.map(([rows, p50Ms, p99Ms]): BucketProfile => ({ rows, runs: 100, p50Ms, p99Ms }));
+  return { provider: 'cpu', buckets };
+}
+
+const choice = (perSecond: number): BatchChoice => ({
+  rows: 1,
+  rowsPerSecond: perSecond,
+  why: 'fits',
+  better: null,
+});
+
+test('buckets are the powers of two and the most there may be', () => {
+  expect(bucketsOf(1)).toEqual([1]);
+  expect(bucketsOf(8)).toEqual([1, 2, 4, 8]);
+  expect(bucketsOf(100)).toEqual([1, 2, 4, 8, 16, 32, 64, 100]);
+  for (const rowsMax of [1, 7, 8, 100]) {
+    for (let rows = 1; rows <= rowsMax; rows++) {
+      expect(bucketFor(rows, rowsMax)).toBe(bucketsOf(rowsMax).find((bucket) => bucket >= rows));
+    }
+  }
+});
+
+test('percentiles are times that were measured; of few runs the 99th is the slowest', () => {
+  expect(summarise(4, [3])).toEqual({ rows: 4, runs: 1, p50Ms: 3, p99Ms: 3 });
+  expect(summarise(4, [5, 1, 9])).toEqual({ rows: 4, runs: 3, p50Ms: 5, p99Ms: 9 });
+  const ordered = Array.from({ length: 200 }, (_, i) => 200 - i);
+  expect(summarise(4, ordered)).toEqual({ rows: 4, runs: 200, p50Ms: 100, p99Ms: 198 });
+});
+
+test('a batch has the most rows whose 99th percentile fits', () => {
+  const linear = profile([1, 0.1, 0.2], [16, 1, 2], [64, 3, 3.6], [256, 12, 14]);
+  expect(chooseBatch(linear, 3.5, 256)).toMatchObject({ rows: 16, why: 'fits', better: null });
+  expect(chooseBatch(linear, 3.6, 256)).toMatchObject({ rows: 64, why: 'fits' });
+  expect(chooseBatch(linear, Infinity, 256)).toMatchObject({ rows: 256 });
+  expect(chooseBatch(linear, 100, 64)).toMatchObject({ rows: 64 });
+});
+
+test('a small size that does not fit is no obstacle to a larger one that does', () => {
+  const hiccup = profile([1, 0.1, 9], [16, 1, 12], [64, 2, 3]);
+  expect(chooseBatch(hiccup, 3.5, 64)).toMatchObject({ rows: 64, why: 'fits' });
+});
+
+test('on a machine that is noisy throughout the medians decide, with room to spare', () => {
+  const noisy = profile([1, 0.1, 20], [16, 1.7, 20], [64, 3, 20]);
+  expect(chooseBatch(noisy, 3.5, 64)).toMatchObject({ rows: 16, why: 'noisy' });
+});
+
+test('a model that is too slow has batches of one, and whoever runs it is told what that costs', () => {
+  const gpu = profile([1, 6, 7], [64, 7, 8], [256, 8, 9]);
+  const chosen = chooseBatch(gpu, 3.5, 256);
+  expect(chosen).toMatchObject({ rows: 1, why: 'slow', better: { rows: 256, p99Ms: 9 } });
+  const text = choiceText(gpu, chosen, 3.5);
+  expect(text).toBe(
+    'one row alone takes 7 ms (p99 of 100 runs on cpu), more than the 3.5 ms that a batch may take; ' +
+      'batches have 1 row: 167 rows/s a worker, where 256 rows in 9 ms would be 32000 rows/s; ' +
+      'to allow that, set batch.run_ms in its model.yaml',
+  );
+  const slow = profile([1, 6, 7], [64, 380, 400]);
+  expect(choiceText(slow, chooseBatch(slow, 3.5, 64), 3.5)).toMatch(
+    /batches have 1 row: 167 rows\/s a worker$/,
+  );
+});
+
+test('a size that fits and costs throughput is told, one that costs little is not', () => {
+  const steep = profile([1, 1, 1], [8, 3, 3], [64, 4, 4]);
+  const chosen = chooseBatch(steep, 3.5, 64);
+  expect(chosen).toMatchObject({ rows: 8, why: 'fits', better: { rows: 64 } });
+  expect(choiceText(steep, chosen, 3.5)).toContain('batches have 8 rows, to stay within the 3.5 ms');
+  const flat = profile([1, 0.05, 0.1], [8, 0.4, 0.5], [64, 3.2, 4]);
+  expect(choiceText(flat, chooseBatch(flat, 3.5, 64), 3.5)).toBe('');
+});
+
+test('what was not measured limits nothing', () => {
+  const chosen = chooseBatch(profile(), 3.5, 64);
+  expect(chosen).toMatchObject({ rows: 64, why: 'unmeasured' });
+  expect(choiceText(profile(), chosen, 3.5)).toBe('');
+  expect(chooseWorkers([chosen, choice(1e9)], 1, 5)).toBe(5);
+});
+
+test('workers: enough for the slowest model and one more, between the bounds', () => {
+  expect(chooseWorkers([choice(2_000_000)], 1, 8)).toBe(2);
+  expect(chooseWorkers([choice(2_000_000), choice(60_000)], 1, 8)).toBe(5);
+  expect(chooseWorkers([choice(100)], 1, 8)).toBe(8);
+  expect(chooseWorkers([choice(2_000_000)], 4, 8)).toBe(4);
+  expect(chooseWorkers([choice(2_000_000)], 1, 1)).toBe(1);
+});
+
+test('over many made-up profiles: the choice is a size that was measured, and a longer time allows no fewer', () => {
+  const random = new Random(11);
+  for (let round = 0; round < 2000; round++) {
+    const rowsMax = random.int(1, 300);
+    let p50Ms = 0.01 + random.next();
+    const made = profile(
+      ...bucketsOf(rowsMax).map((rows): [number, number, number] => {
+        p50Ms *= 1 + random.next();
+        return [rows, p50Ms, p50Ms * (1 + 5 * random.next())];
+      }),
+    );
+    const given = random.next() * 20;
+    const less = chooseBatch(made, given, rowsMax);
+    const more = chooseBatch(made, given * 2, rowsMax);
+    const bucket = made.buckets.find(({ rows }) => rows === less.rows);
+    expect(less.rowsPerSecond, `round ${round}`).toBe(rowsPerSecond(bucket!));
+    if (less.why === 'fits') expect(bucket!.p99Ms).toBeLessThanOrEqual(given);
+    if (less.why === 'fits') expect(more.rows).toBeGreaterThanOrEqual(less.rows);
+    if (less.why === 'slow') expect(less.rows).toBe(1);
+  }
+});
+
+/** A machine on which `rows` rows take `rows * rowMs`, and now and then `stallMs` more. */
+function machine(rowMs: number, stalls: (run: number) => number = () => 0) {
+  let clock = 1000;
+  const ran: number[] = [];
+  return {
+    ran,
+    now: () => clock,
+    run: async (rows: number) => {
+      clock += rows * rowMs + stalls(ran.length);
+      ran.push(rows);
+    },
+  };
+}
+
+test('measuring keeps to its budget and gives each size about the same time', async () => {
+  const { ran, run, now } = machine(0.01);
+  const profiles = await measureBuckets([1, 4, 16, 64], run, { budgetMs: 40, runMsMax: 3.5, now });
+  expect(now() - 1000).toBeGreaterThan(20);
+  expect(now() - 1000).toBeLessThan(41);
+  const runs = profiles.map((one) => one.runs);
+  expect(runs[0]).toBe(200);
+  expect(runs[3]).toBeGreaterThan(15);
+  expect(profiles[3]).toMatchObject({ rows: 64, p50Ms: expect.closeTo(0.64, 6) });
+  // Taking turns: the large size was not left for the end.
+  expect(ran.indexOf(64)).toBeLessThan(8);
+  expect(ran.lastIndexOf(64)).toBeGreaterThan(ran.length / 2);
+});
+
+test('a model that takes longer than the budget is still run once at each size', async () => {
+  const { run, now } = machine(30);
+  const profiles = await measureBuckets([1, 2, 4], run, { budgetMs: 40, runMsMax: 3.5, now });
+  expect(profiles.map(({ rows, runs }) => [rows, runs])).toEqual([
+    [1, 1],
+    [2, 1],
+    [4, 1],
+  ]);
+});
+
+test('a stall of the machine is not taken for the model: what is in doubt is measured twice', async () => {
+  // One stall of 30 ms in the first measurement of the large size.
+  const once = machine(0.02, (run) => (run === 3 ? 30 : 0));
+  const [, , , large] = await measureBuckets([1, 4, 16, 64], once.run, {
+    budgetMs: 40,
+    runMsMax: 3.5,
+    now: once.now,
+  });
+  expect(large).toMatchObject({ rows: 64, p99Ms: expect.closeTo(1.28, 6) });
+  // A model whose own tail is long keeps it.
+  const always = machine(0.02, (run) => (run % 4 === 3 ? 30 : 0));
+  const tails = await measureBuckets([64], always.run, { budgetMs: 400, runMsMax: 3.5, now: always.now });
+  expect(tails[0]!.p99Ms).toBeGreaterThan(30);
+});
