@@ -28,10 +28,7 @@ function write(writer: CommandWriter, args: readonly Arg[]): void {
     if (arg.kind === 'ascii') writer.ascii(arg.value);
     else if (arg.kind === 'utf8') writer.utf8(arg.value);
     else if (arg.kind === 'int') writer.int(arg.value);
-    else {
-      const { buffer, at } = writer.bulk(arg.end - arg.start);
-      copyBytes(arg.source, arg.start, arg.end, buffer, at);
-    }
+    else writer.slice(arg.source, arg.start, arg.end);
   }
 }
 

@@ -32,10 +32,11 @@ export interface LanesOptions {
   readonly loaded: readonly LoadedModel[];
   readonly threads: number;
   readonly limits: Limits;
-  readonly native: Native | null;
+  /** Takes entries into the batches; null: TypeScript does. */
+  readonly native?: Native | null;
 }
 
-export function buildLanes({ batcher, specs, loaded, threads, limits, native }: LanesOptions): Lanes {
+export function buildLanes({ batcher, specs, loaded, threads, limits, native = null }: LanesOptions): Lanes {
   const models: ModelLane[] = [];
   const infos: ModelInfo[] = [];
   let slab = 0;

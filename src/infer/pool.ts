@@ -100,7 +100,7 @@ export class Pool {
   }
 
   async #runOnce(task: InferTask, table: Int32Array, at: number): Promise<InferResult> {
-    const stop = new AbortController();
+    const stop = new Stop();
     let gone: Promise<unknown> = Promise.resolve();
     const deadline = new Deadline(this.#inferMsMax, () => Atomics.load(table, at), {
       cells: this.#cells,
@@ -112,9 +112,9 @@ export class Pool {
       },
     });
     try {
-      return await this.#piscina.run(task, { name: 'infer', signal: stop.signal });
+      return await this.#piscina.run(task, { name: 'infer', signal: stop });
     } catch (error) {
-      if (!stop.signal.aborted) throw new SubitoError('WORKER_DIED', messageOf(error), { cause: error });
+      if (!stop.aborted) throw new SubitoError('WORKER_DIED', messageOf(error), { cause: error });
       // Until its thread is gone, it may still write to the slab: given away sooner, that is a wrong
       // prediction.
       await gone;
@@ -135,6 +135,28 @@ export class Pool {
   #reportHung({ slot }: InferTask, thread: number, inside: boolean): void {
     const where = inside ? ', in native code, which cannot be ended' : '';
     notice('error', 'WORKER_HUNG', `a batch of slot ${slot} takes long in thread ${thread}${where}`);
+  }
+}
+
+/**
+ * What piscina needs of a signal. An AbortController for each batch would cost more than all else that its
+ * dispatch does here.
+ */
+class Stop {
+  aborted = false;
+  #listener: (() => void) | null = null;
+
+  addEventListener(_name: 'abort', listener: () => void): void {
+    this.#listener = listener;
+  }
+
+  removeEventListener(): void {
+    this.#listener = null;
+  }
+
+  abort(): void {
+    this.aborted = true;
+    this.#listener?.();
   }
 }
 
