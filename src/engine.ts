@@ -16,7 +16,7 @@ import type { Config } from './config.ts';
 import { createBackend } from './engine/backend.ts';
 import { buildLanes } from './engine/lanes.ts';
 import { stateOf } from './engine/state.ts';
-import { partitionStreams, type StreamPartition } from './engine/streams.ts';
+import { intakeStream, partitionStreams, type StreamPartition } from './engine/streams.ts';
 import { messageOf, SubitoError } from './errors.ts';
 import type { Backend } from './gateway/backend.ts';
 import { type Gateway, startGateway } from './gateway/server.ts';
@@ -46,7 +46,8 @@ import { plainTopology, type Topology, topologyOf } from './redis/topology.ts';
 import { scanModels } from './repository/repository.ts';
 import type { Batch } from './schedule/batch.ts';
 import { Batcher } from './schedule/batcher.ts';
-import { ENTRY_FIELDS, Intake, type IntakeStream, type ModelLane } from './schedule/intake.ts';
+import { ENTRY_FIELDS } from './schedule/entry.ts';
+import { Intake } from './schedule/intake.ts';
 import { BatchRunner } from './schedule/runner.ts';
 
 export interface EngineOptions {
@@ -374,19 +375,6 @@ function noModel(path: string, problems: readonly ModelProblem[]): SubitoError {
   return new SubitoError('ENGINE_NO_MODEL', `no model to serve under ${path}${reasons}`, {
     detail: problems,
   });
-}
-
-function intakeStream(partition: StreamPartition, lanes: readonly ModelLane[]): IntakeStream {
-  const { index, model, deadlineMs, encoding, name } = partition;
-  // One model needs no name.
-  const only = lanes.length === 1 ? lanes[0] : undefined;
-  const named = lanes.find((l) => l.name === model || l.label === model);
-  const lane = (model === undefined ? only : named) ?? null;
-  if (model !== undefined && lane === null) {
-    const message = `${name}: its model ${model} is not served; events must name another`;
-    notice('warn', 'STREAM_MODEL_UNKNOWN', message);
-  }
-  return { index, lane, deadlineMs: deadlineMs ?? 0, json: encoding === 'json' };
 }
 
 /** So that the others need not wait for the claim time. Where it fails, they do. */

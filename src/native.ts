@@ -65,8 +65,10 @@ export const FILL = {
   deadlineMsDefault: 7,
   /** 1: an entry that names no model is for another one. */
   modelNeeded: 8,
+  /** For those who pass this on: where the call stopped. */
+  next: 9,
 } as const;
-export const FILL_CELLS = 9;
+export const FILL_CELLS = 10;
 
 /** What the addon exports. Arguments of a wrong type or out of range throw. */
 export interface Native {

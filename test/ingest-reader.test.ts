@@ -8,7 +8,7 @@ import { type ReaderOptions, StreamReader } from '../src/ingest/reader.ts';
 import { ensureGroup } from '../src/ingest/regroup.ts';
 import { type Control, connectControl } from '../src/redis/control.ts';
 import { Fence } from '../src/redis/fence.ts';
-import { ENTRY_FIELDS } from '../src/schedule/intake.ts';
+import { ENTRY_FIELDS } from '../src/schedule/entry.ts';
 import { collectNotices, endpointOf, Relay, until } from './support/core.ts';
 import { startRedis, type TestRedis } from './support/redis.ts';
 

@@ -7,7 +7,9 @@ import { nativeWriteRows, type WriteRows, writeRows } from '../src/publish/rows.
 import { CommandWriter, encodeBulk } from '../src/redis/resp.ts';
 import { StreamReplyParser } from '../src/redis/stream-reply.ts';
 import type { Batch } from '../src/schedule/batch.ts';
-import { ENTRY_FIELDS, type IntakeStream, openNative } from '../src/schedule/intake.ts';
+import { ENTRY_FIELDS } from '../src/schedule/entry.ts';
+import type { IntakeStream } from '../src/schedule/intake.ts';
+import { openNative } from '../src/schedule/many.ts';
 import { RESULT } from '../src/schedule/slab.ts';
 import {
   type Bench,

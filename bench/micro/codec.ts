@@ -4,7 +4,7 @@
 
 import { limitsDefault } from '../../src/limits.ts';
 import { StreamReplyParser } from '../../src/redis/stream-reply.ts';
-import { ENTRY_FIELDS } from '../../src/schedule/intake.ts';
+import { ENTRY_FIELDS } from '../../src/schedule/entry.ts';
 import { type MicroCase, type Piece, twinOnly } from './case.ts';
 import { FORM_NAMES, type Form, repliesOf } from './stream.ts';
 

@@ -5,7 +5,8 @@ import { type EntryColumns, StreamReplyParser } from '../../src/redis/stream-rep
 import type { Batch } from '../../src/schedule/batch.ts';
 import { Batcher, type Lane } from '../../src/schedule/batcher.ts';
 import type { DirectEvent } from '../../src/schedule/direct.ts';
-import { ENTRY_FIELDS, Intake, type IntakeStream, type ModelLane } from '../../src/schedule/intake.ts';
+import { ENTRY_FIELDS } from '../../src/schedule/entry.ts';
+import { Intake, type IntakeStream, type ModelLane } from '../../src/schedule/intake.ts';
 import { type MicroCase, type Piece, twinOnly } from './case.ts';
 import { packedMap } from './maps.ts';
 import { FORM_NAMES, type Form, lanesOf, OUTPUT, remembered, repliesOf } from './stream.ts';

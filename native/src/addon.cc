@@ -1,7 +1,7 @@
 // The addon: registers the pieces, each of which lives in files of its own and has a `Register...` function.
 //
-// Several threads load it, each with an environment of its own, so no piece keeps anything in variables of the
-// process: what outlives a call hangs on the objects that the piece hands out.
+// Several threads load it, each with an environment of its own, so no piece keeps anything in variables of
+// the process: what outlives a call hangs on the objects that the piece hands out.
 #include "abi.h"
 #include "napi.h"
 

@@ -28,14 +28,17 @@ void CloseBatch(napi_env env, void* data, void*) {
 // Reads the properties of the options; remembers whether all were as they should be.
 class Options {
  public:
-  Options(napi_env env, napi_value object, std::vector<napi_ref>* refs) : env_(env), object_(object), refs_(refs) {}
+  Options(napi_env env, napi_value object, std::vector<napi_ref>* refs)
+      : env_(env), object_(object), refs_(refs) {}
 
   bool ok() const { return ok_; }
 
   double Number(const char* name) {
     napi_value value;
     double number = 0;
-    if (!Get(name, &value) || napi_get_value_double(env_, value, &number) != napi_ok || !(number >= 0)) ok_ = false;
+    if (!Get(name, &value) || napi_get_value_double(env_, value, &number) != napi_ok || !(number >= 0)) {
+      ok_ = false;
+    }
     return number;
   }
 
@@ -98,8 +101,10 @@ class Options {
     }
     for (uint32_t i = 0; i < length; ++i) {
       napi_value item;
-      if (napi_get_element(env_, list, i, &item) != napi_ok) ok_ = false;
-      else each(item);
+      if (napi_get_element(env_, list, i, &item) != napi_ok)
+        ok_ = false;
+      else
+        each(item);
     }
   }
 
@@ -199,8 +204,18 @@ bool SizeOf(napi_env env, napi_value value, size_t& size) {
 }
 
 // The cells of `state`, as src/native.ts names them.
-enum State { kRows, kArenaUsed, kDeadlineMs, kOrigin, kMark, kEncoding, kReceivedMs, kDeadlineMsDefault, kModelNeeded,
-  kStateCells };
+enum State {
+  kRows,
+  kArenaUsed,
+  kDeadlineMs,
+  kOrigin,
+  kMark,
+  kEncoding,
+  kReceivedMs,
+  kDeadlineMsDefault,
+  kModelNeeded,
+  kStateCells
+};
 
 napi_value TakeEntriesCall(napi_env env, napi_callback_info info) {
   size_t count = 6;
@@ -223,7 +238,8 @@ napi_value TakeEntriesCall(napi_env env, napi_callback_info info) {
   }
   const double arena_used = state[kArenaUsed];
   const double rows = state[kRows];
-  if (start > end || end > bytes_length || !(rows >= 0 && rows <= static_cast<double>(batch->columns.rows_max)) ||
+  if (start > end || end > bytes_length ||
+      !(rows >= 0 && rows <= static_cast<double>(batch->columns.rows_max)) ||
       !(arena_used >= 0 && arena_used <= static_cast<double>(batch->rules.arena_bytes))) {
     return Fail(env, "takeEntries: an argument is out of range");
   }

@@ -1,7 +1,7 @@
 // Takes entries of an XREADGROUP reply straight into the rows of a batch: what src/redis/stream-reply.ts and
-// src/schedule/intake.ts do together, for those entries about which there is nothing to say. It stops in front
-// of the first one that is incomplete, malformed, too large, for another model, or refused for any reason, and
-// leaves it to them; so they alone decide what becomes of it, and in which words.
+// src/schedule/intake.ts do together, for those entries about which there is nothing to say. It stops in
+// front of the first one that is incomplete, malformed, too large, for another model, or refused for any
+// reason, and leaves it to them; so they alone decide what becomes of it, and in which words.
 //
 // The bytes come from a socket: nothing is read at or behind `end`, and no row is written before all of its
 // entry has been looked at.
@@ -105,12 +105,21 @@ inline bool Is(const Span& span, const char* text, size_t bytes) {
 
 inline int FieldOf(const Span& name) {
   switch (name.bytes) {
-    case 3: return Is(name, "key", 3) ? kKey : -1;
-    case 4: return Is(name, "data", 4) ? kData : -1;
-    case 5: return Is(name, "model", 5) ? kModel : Is(name, "event", 5) ? kEvent : Is(name, "trace", 5) ? kTrace : -1;
-    case 8: return Is(name, "features", 8) ? kFeatures : Is(name, "priority", 8) ? kPriority : -1;
-    case 11: return Is(name, "deadline_ms", 11) ? kDeadline : -1;
-    default: return -1;
+    case 3:
+      return Is(name, "key", 3) ? kKey : -1;
+    case 4:
+      return Is(name, "data", 4) ? kData : -1;
+    case 5:
+      return Is(name, "model", 5)   ? kModel
+             : Is(name, "event", 5) ? kEvent
+             : Is(name, "trace", 5) ? kTrace
+                                    : -1;
+    case 8:
+      return Is(name, "features", 8) ? kFeatures : Is(name, "priority", 8) ? kPriority : -1;
+    case 11:
+      return Is(name, "deadline_ms", 11) ? kDeadline : -1;
+    default:
+      return -1;
   }
 }
 
@@ -171,8 +180,10 @@ inline bool IsTraceparent(const Span& span) {
     }
     const int digit = HexDigit(span.start[i]);
     if (digit < 0) return false;
-    if (i < 35) trace_id |= digit;
-    else if (i < 52) span_id |= digit;
+    if (i < 35)
+      trace_id |= digit;
+    else if (i < 52)
+      span_id |= digit;
   }
   return trace_id != 0 && span_id != 0;
 }
@@ -194,7 +205,8 @@ inline bool IsPlain(const Entry& entry, const EntryRules& rules, const BatchColu
   if (fields[kModel].start != nullptr ? !IsNamed(rules, fields[kModel]) : model_needed) return false;
   if ((features.start == nullptr) == (data.start == nullptr)) return false;
   if (data.bytes > rules.payload_bytes_max) return false;
-  if (features.start != nullptr && (rules.features_bytes == 0 || features.bytes != rules.features_bytes)) return false;
+  if (features.start != nullptr && (rules.features_bytes == 0 || features.bytes != rules.features_bytes))
+    return false;
   if (fields[kKey].bytes > batch.key_bytes_max || fields[kEvent].bytes > batch.event_bytes_max) return false;
   const Span& trace = fields[kTrace];
   if (trace.start != nullptr && (trace.bytes > rules.trace_bytes_max || !IsTraceparent(trace))) return false;
@@ -214,8 +226,8 @@ inline void Copy(const Span& span, uint8_t* to) {
   if (span.bytes > 0) std::memcpy(to, span.start, span.bytes);
 }
 
-inline void Place(const Entry& entry, const EntryRules& rules, const BatchColumns& batch, Fill& fill, double arrived_ms,
-                  double deadline_ms) {
+inline void Place(const Entry& entry, const EntryRules& rules, const BatchColumns& batch, Fill& fill,
+                  double arrived_ms, double deadline_ms) {
   const size_t row = fill.rows;
   int32_t* const table = batch.table + row * kRowColumns;
   const Span* const fields = entry.fields;
@@ -253,8 +265,8 @@ inline void Place(const Entry& entry, const EntryRules& rules, const BatchColumn
 
 // Takes at most `entries_max` entries from `bytes` on; returns behind which byte it stopped. A row is taken
 // for each; `fill.rows` says how many.
-inline const uint8_t* TakeEntries(const uint8_t* bytes, const uint8_t* end, size_t entries_max, const EntryRules& rules,
-                                  const BatchColumns& batch, Fill& fill) {
+inline const uint8_t* TakeEntries(const uint8_t* bytes, const uint8_t* end, size_t entries_max,
+                                  const EntryRules& rules, const BatchColumns& batch, Fill& fill) {
   const uint8_t* at = bytes;
   for (size_t taken = 0; taken < entries_max && fill.rows < batch.rows_max; ++taken) {
     entries::Entry entry;
@@ -266,7 +278,8 @@ inline const uint8_t* TakeEntries(const uint8_t* bytes, const uint8_t* end, size
     if (entry.fields[entries::kData].bytes > rules.arena_bytes - fill.arena_used) break;
     const double arrived_ms = entries::IdMs(entry.id);
     if (arrived_ms < 0) break;
-    entries::Place(entry, rules, batch, fill, arrived_ms, deadline_ms > 0 ? deadline_ms : fill.deadline_ms_default);
+    entries::Place(entry, rules, batch, fill, arrived_ms,
+                   deadline_ms > 0 ? deadline_ms : fill.deadline_ms_default);
     at = next;
   }
   return at;

@@ -87,7 +87,8 @@ inline size_t Digits(uint32_t value) {
 inline uint8_t* PutNumber(uint8_t* to, uint32_t value) {
   const size_t digits = Digits(value);
   *to++ = static_cast<uint8_t>(0xa0 | digits);
-  for (uint8_t* place = to + digits; place > to; value /= 10) *--place = static_cast<uint8_t>('0' + value % 10);
+  for (uint8_t* place = to + digits; place > to; value /= 10)
+    *--place = static_cast<uint8_t>('0' + value % 10);
   return to + digits;
 }
 

@@ -8,7 +8,8 @@ import type { Limits } from '../limits.ts';
 import type { Native } from '../native.ts';
 import { Batch } from '../schedule/batch.ts';
 import type { Batcher, Lane } from '../schedule/batcher.ts';
-import { type ModelLane, openNative } from '../schedule/intake.ts';
+import type { ModelLane } from '../schedule/intake.ts';
+import { openNative } from '../schedule/many.ts';
 import { slabLayout } from '../schedule/slab.ts';
 
 /**

@@ -2,6 +2,8 @@
  * The configured streams as Redis knows them: one entry per partition, each with its own predictions stream.
  */
 import type { StreamConfig } from '../config.ts';
+import { notice } from '../observe/channels.ts';
+import type { IntakeStream, ModelLane } from '../schedule/intake.ts';
 
 export interface StreamPartition extends StreamConfig {
   /** Index among all partitions of this engine; rows carry it as their origin. */
@@ -29,4 +31,18 @@ export function partitionStreams(streams: readonly StreamConfig[]): StreamPartit
     }
   }
   return partitions;
+}
+
+/** What intake has to know of a stream. */
+export function intakeStream(partition: StreamPartition, lanes: readonly ModelLane[]): IntakeStream {
+  const { index, model, deadlineMs, encoding, name } = partition;
+  // One model needs no name.
+  const only = lanes.length === 1 ? lanes[0] : undefined;
+  const named = lanes.find((l) => l.name === model || l.label === model);
+  const lane = (model === undefined ? only : named) ?? null;
+  if (model !== undefined && lane === null) {
+    const message = `${name}: its model ${model} is not served; events must name another`;
+    notice('warn', 'STREAM_MODEL_UNKNOWN', message);
+  }
+  return { index, lane, deadlineMs: deadlineMs ?? 0, json: encoding === 'json' };
 }

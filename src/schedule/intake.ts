@@ -3,30 +3,17 @@
  * What can be judged without decoding the payload is judged here; a malformed event still takes a row, in the
  * lane of rejected events, so that it is settled like any other and cannot pile up.
  */
-import assert from 'node:assert/strict';
-import { FILL, FILL_CELLS, type Native, type NativeBatch } from '../native.ts';
+import { FILL, FILL_CELLS, type Native } from '../native.ts';
 import { copyBytes } from '../redis/resp.ts';
 import type { EntryColumns } from '../redis/stream-reply.ts';
 import { type Batch, ID_BYTES_MAX, ORIGIN_DIRECT } from './batch.ts';
 import type { Batcher, Lane } from './batcher.ts';
 import type { AnswerCallback, DirectEvent } from './direct.ts';
+import { FIELD, refusalOf } from './entry.ts';
+import { takeEntries } from './many.ts';
 import { ENCODING, FORM, ROW, ROW_COLUMNS, type TensorSpec } from './slab.ts';
-import { isTraceparent } from './traceparent.ts';
 import { equalBytes, idMs, wholeNumber } from './values.ts';
 
-/** The fields of a stream entry, in the order of `EntryColumns.fields`. */
-export const ENTRY_FIELDS = [
-  'key',
-  'model',
-  'features',
-  'data',
-  'deadline_ms',
-  'priority',
-  'event',
-  'trace',
-] as const;
-const [KEY, MODEL, FEATURES, DATA, DEADLINE, PRIORITY, EVENT, TRACE] = [0, 1, 2, 3, 4, 5, 6, 7] as const;
-const PRIORITY_MAX = 2;
 /** Suspects in one slab: enough that a worker's turn costs less than what it does. */
 const SUSPECTS_MAX = 16;
 
@@ -76,10 +63,6 @@ export interface IntakeOptions {
   /** Takes what is plain to take; without it, each entry is looked at here. */
   readonly native?: Native | null;
 }
-
-export type NativeLimits = Pick<IntakeOptions, 'payloadBytesMax' | 'traceBytesMax' | 'deadlineMsMax'> & {
-  readonly entryBytesMax: number;
-};
 
 export class Intake {
   readonly #options: IntakeOptions;
@@ -168,20 +151,14 @@ export class Intake {
     const batch = batcher.open(lane, false);
     if (batch === null || batch.handle === null) return taken;
     const fill = this.#fill;
-    fill[FILL.rows] = batch.rows;
-    fill[FILL.arenaUsed] = batch.arenaInUsed;
-    fill[FILL.deadlineMs] = batch.deadlineMs;
     fill[FILL.origin] = stream.index;
     fill[FILL.mark] = mark;
     fill[FILL.encoding] = stream.json ? ENCODING.json : ENCODING.msgpack;
     fill[FILL.receivedMs] = this.#receivedMs;
     fill[FILL.deadlineMsDefault] = stream.deadlineMs || lane.deadlineMs || deadlineMsDefault;
     fill[FILL.modelNeeded] = lane === stream.lane ? 0 : 1;
-    taken.next = native.takeEntries(batch.handle, buffer, start, end, entriesMax, fill);
-    taken.entries = (fill[FILL.rows] as number) - batch.rows;
-    batch.rows += taken.entries;
-    batch.arenaInUsed = fill[FILL.arenaUsed] as number;
-    batch.deadlineMs = fill[FILL.deadlineMs] as number;
+    taken.entries = takeEntries(native, batch, fill, buffer, start, end, entriesMax);
+    taken.next = fill[FILL.next] as number;
     this.rowsInFlight += taken.entries;
     if (taken.entries > 0) batcher.added(lane);
     return taken;
@@ -195,13 +172,13 @@ export class Intake {
   take(stream: IntakeStream, buffer: Buffer, entry: EntryColumns, mark = 0): boolean {
     this.#reason = '';
     const lane = this.#laneOf(stream, buffer, entry);
-    if (this.#reason === '') this.#check(lane as ModelLane, buffer, entry);
+    if (this.#reason === '') this.#reason = refusalOf(lane as ModelLane, buffer, entry, this.#options);
     if (this.#reason !== '' || lane === null) {
       return this.reject(stream, buffer.toString('latin1', entry.idStart, entry.idEnd), this.#reason);
     }
     const { fields } = entry;
-    const dataStart = fields[2 * DATA] as number;
-    const dataBytes = dataStart < 0 ? 0 : (fields[2 * DATA + 1] as number) - dataStart;
+    const dataStart = fields[2 * FIELD.data] as number;
+    const dataBytes = dataStart < 0 ? 0 : (fields[2 * FIELD.data + 1] as number) - dataStart;
     const isSuspect = entry.deliveries > 1;
     const { deliveries } = entry;
     const batch = isSuspect ? this.#apart(lane, dataBytes, deliveries) : this.#room(lane, dataBytes, false);
@@ -210,22 +187,22 @@ export class Intake {
     const row = batch.rows;
     batch.fences[row] = isSuspect ? 0 : mark;
     if (dataStart >= 0) placeData(batch, row, buffer, dataStart, dataBytes);
-    else placeFeatures(batch, row, lane, buffer, fields[2 * FEATURES] as number);
+    else placeFeatures(batch, row, lane, buffer, fields[2 * FIELD.features] as number);
     batch.table[row * ROW_COLUMNS + ROW.encoding] = stream.json ? ENCODING.json : ENCODING.msgpack;
     batch.idBytes[row] = entry.idEnd - entry.idStart;
     copyBytes(buffer, entry.idStart, entry.idEnd, batch.ids, row * ID_BYTES_MAX);
-    const keyStart = fields[2 * KEY] as number;
-    const keyEnd = fields[2 * KEY + 1] as number;
+    const keyStart = fields[2 * FIELD.key] as number;
+    const keyEnd = fields[2 * FIELD.key + 1] as number;
     batch.keyBytes[row] = keyEnd - keyStart;
     copyBytes(buffer, keyStart, keyEnd, batch.keys, row * batch.keyBytesMax);
-    const eventStart = fields[2 * EVENT] as number;
-    const eventEnd = fields[2 * EVENT + 1] as number;
+    const eventStart = fields[2 * FIELD.event] as number;
+    const eventEnd = fields[2 * FIELD.event + 1] as number;
     batch.eventBytes[row] = eventEnd - eventStart;
     copyBytes(buffer, eventStart, eventEnd, batch.events, row * batch.eventIdBytesMax);
-    const asked = fields[2 * DEADLINE] as number;
+    const asked = fields[2 * FIELD.deadlineMs] as number;
     const arrivedMs = idMs(buffer, entry.idStart, entry.idEnd);
     const deadlineMs =
-      (asked >= 0 ? wholeNumber(buffer, asked, fields[2 * DEADLINE + 1] as number) : 0) ||
+      (asked >= 0 ? wholeNumber(buffer, asked, fields[2 * FIELD.deadlineMs + 1] as number) : 0) ||
       stream.deadlineMs ||
       lane.deadlineMs ||
       this.#options.deadlineMsDefault;
@@ -343,12 +320,12 @@ export class Intake {
       this.#reason = 'the entry was deleted from the stream while it was pending';
       return null;
     }
-    const start = entry.fields[2 * MODEL] as number;
+    const start = entry.fields[2 * FIELD.model] as number;
     if (start < 0) {
       if (stream.lane === null) this.#reason = 'model: missing, and the stream has no default model';
       return stream.lane;
     }
-    const end = entry.fields[2 * MODEL + 1] as number;
+    const end = entry.fields[2 * FIELD.model + 1] as number;
     for (const lane of this.#options.lanes) {
       for (const name of lane.nameBytes) if (equalBytes(buffer, start, end, name)) return lane;
     }
@@ -356,87 +333,11 @@ export class Intake {
     this.#reason = `model: "${shown}" is not served here`;
     return null;
   }
-
-  #check(lane: ModelLane, buffer: Buffer, entry: EntryColumns): void {
-    const { fields } = entry;
-    const { payloadBytesMax, keyBytesMax, eventIdBytesMax, traceBytesMax, deadlineMsMax } = this.#options;
-    const featuresBytes = valueBytes(fields, FEATURES);
-    const dataBytes = valueBytes(fields, DATA);
-    if (entry.unknownStart >= 0) {
-      const name = buffer.toString(
-        'utf8',
-        entry.unknownStart,
-        Math.min(entry.unknownEnd, entry.unknownStart + 64),
-      );
-      this.#reason = `${name}: unknown field of an entry; known are ${ENTRY_FIELDS.join(', ')}`;
-    } else if (featuresBytes < 0 === dataBytes < 0) {
-      this.#reason =
-        dataBytes < 0 ? 'data: missing; give features or data' : 'features: give features or data, not both';
-    } else if (dataBytes > payloadBytesMax) {
-      this.#reason = `data: ${dataBytes} bytes; at most ${payloadBytesMax} are taken`;
-    } else if (featuresBytes >= 0 && lane.featuresBytes === 0) {
-      this.#reason = `features: ${lane.name} has inputs without a fixed size; use data`;
-    } else if (featuresBytes >= 0 && featuresBytes !== lane.featuresBytes) {
-      this.#reason = `features: ${featuresBytes} bytes; a row of ${lane.name} has ${lane.featuresBytes}`;
-    } else if (valueBytes(fields, KEY) > keyBytesMax) {
-      this.#reason = `key: ${valueBytes(fields, KEY)} bytes; at most ${keyBytesMax} are taken`;
-    } else if (valueBytes(fields, EVENT) > eventIdBytesMax) {
-      this.#reason = `event: ${valueBytes(fields, EVENT)} bytes; at most ${eventIdBytesMax} are taken`;
-    } else if (valueBytes(fields, TRACE) > traceBytesMax) {
-      this.#reason = `trace: ${valueBytes(fields, TRACE)} bytes; a traceparent has ${traceBytesMax}`;
-    } else if (!isTraceparent(buffer, fields[2 * TRACE] as number, fields[2 * TRACE + 1] as number)) {
-      this.#reason = 'trace: must be a W3C traceparent';
-    } else if (!inRange(buffer, fields, DEADLINE, 1, deadlineMsMax)) {
-      this.#reason = `deadline_ms: must be a whole number from 1 to ${deadlineMsMax}`;
-    } else if (!inRange(buffer, fields, PRIORITY, 0, PRIORITY_MAX)) {
-      this.#reason = 'priority: must be 0 (playing), 1 (prefetch) or 2 (analytics)';
-    }
-  }
-}
-
-/** A batch of this lane as the addon takes it. */
-export function openNative(native: Native, lane: ModelLane, batch: Batch, limits: NativeLimits): NativeBatch {
-  const { layout } = batch;
-  assert(layout !== null, 'rejects have no slab');
-  return native.openBatch({
-    rowsMax: batch.rowsMax,
-    table: batch.table,
-    memory: batch.memory,
-    ids: batch.ids,
-    idBytes: batch.idBytes,
-    keys: batch.keys,
-    keyBytes: batch.keyBytes,
-    keyBytesMax: batch.keyBytesMax,
-    events: batch.events,
-    eventBytes: batch.eventBytes,
-    eventIdBytesMax: batch.eventIdBytesMax,
-    arrivedMs: batch.arrivedMs,
-    readMs: batch.readMs,
-    origin: batch.origin,
-    fences: batch.fences,
-    names: lane.nameBytes.map((bytes) => Buffer.from(bytes).toString()),
-    featuresBytes: lane.featuresBytes,
-    inputOffsets: layout.inputOffsets.map((offset) => Math.max(0, offset)),
-    inputRowBytes: lane.inputs.map(({ rowBytes }) => rowBytes),
-    arenaOffset: layout.arenaInOffset,
-    arenaBytes: layout.arenaInBytes,
-    entryBytesMax: limits.entryBytesMax,
-    payloadBytesMax: limits.payloadBytesMax,
-    traceBytesMax: limits.traceBytesMax,
-    deadlineMsMax: limits.deadlineMsMax,
-    priorityMax: PRIORITY_MAX,
-  });
 }
 
 /** By the same rule lua/claim.lua hands it out by itself. */
 function isExclusive(deliveries: number): boolean {
   return deliveries > 2;
-}
-
-/** Bytes of a field's value; -1: the entry has no such field. */
-function valueBytes(fields: Int32Array, field: number): number {
-  const start = fields[2 * field] as number;
-  return start < 0 ? -1 : (fields[2 * field + 1] as number) - start;
 }
 
 function placeData(batch: Batch, row: number, bytes: Uint8Array, start: number, length: number): void {
@@ -460,12 +361,4 @@ function placeFeatures(batch: Batch, row: number, lane: ModelLane, bytes: Buffer
     bytes.copy(batch.memory, (layout.inputOffsets[i] as number) + row * rowBytes, from, from + rowBytes);
     from += rowBytes;
   }
-}
-
-/** True also when the entry has no such field. */
-function inRange(buffer: Uint8Array, fields: Int32Array, field: number, min: number, max: number): boolean {
-  const start = fields[2 * field] as number;
-  if (start < 0) return true;
-  const value = wholeNumber(buffer, start, fields[2 * field + 1] as number);
-  return value >= min && value <= max;
 }

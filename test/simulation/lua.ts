@@ -3,6 +3,7 @@
 // compiled once.
 import { createHash } from 'node:crypto';
 import { LuaApi } from 'wasmoon-lua5.1';
+import { unpackColumns } from './msgpack.ts';
 import { ErrorReply, NIL_ARRAY, Status, type Value } from './values.ts';
 
 /** The C functions of Lua 5.1 that are used here; pointers and states are numbers. */
@@ -102,8 +103,8 @@ string.format = function(template, ...)
 end
 cmsgpack = { unpack = __unpack }
 KEYS, ARGV = {}, {}
-__call, __pcall, __sha1, __unpack, debug, io, os, package, require, dofile, loadfile, print, newproxy, module =
-  nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil
+__call, __pcall, __sha1, __unpack, debug, io, os, package = nil, nil, nil, nil, nil, nil, nil, nil
+require, dofile, loadfile, print, newproxy, module = nil, nil, nil, nil, nil, nil
 setmetatable(_G, {
   __index = function(_, name)
     error("Script attempted to access nonexistent global variable '" .. tostring(name) .. "'", 2)
@@ -111,32 +112,6 @@ setmetatable(_G, {
   __newindex = function() error('Attempt to modify a readonly table', 2) end,
 })
 `;
-
-/** What our scripts unpack: MessagePack arrays of strings, one after the other. */
-function unpackColumns(bytes: string): string[][] {
-  let at = 0;
-  const number = (size: number) => {
-    let value = 0;
-    for (let i = 0; i < size; i += 1) value = value * 256 + bytes.charCodeAt(at++);
-    return value;
-  };
-  const sizes: Readonly<Record<number, number>> = { 217: 1, 218: 2, 219: 4 };
-  const text = () => {
-    const head = number(1);
-    const isShort = head >= 0xa0 && head < 0xc0;
-    const size = sizes[head];
-    if (!isShort && size === undefined) throw new Error(`no string begins with 0x${head.toString(16)}`);
-    const length = isShort ? head - 0xa0 : number(size as number);
-    at += length;
-    return bytes.slice(at - length, at);
-  };
-  const columns: string[][] = [];
-  while (at < bytes.length) {
-    if (number(1) !== 0xdc) throw new Error('not an array of 16 bits');
-    columns.push(Array.from({ length: number(2) }, text));
-  }
-  return columns;
-}
 
 /** Runs a command of a script; strings in, as Redis would see them. */
 export type ScriptCall = (args: string[]) => Value;

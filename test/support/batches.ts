@@ -2,13 +2,8 @@
 import { type EntryColumns, StreamReplyParser } from '../../src/redis/stream-reply.ts';
 import { Batch, ID_BYTES_MAX, ORIGIN_DIRECT } from '../../src/schedule/batch.ts';
 import { Batcher, type Lane } from '../../src/schedule/batcher.ts';
-import {
-  ENTRY_FIELDS,
-  Intake,
-  type IntakeOptions,
-  type IntakeStream,
-  type ModelLane,
-} from '../../src/schedule/intake.ts';
+import { ENTRY_FIELDS } from '../../src/schedule/entry.ts';
+import { Intake, type IntakeOptions, type IntakeStream, type ModelLane } from '../../src/schedule/intake.ts';
 import { RESULT, ROW, ROW_COLUMNS, slabLayout, type TensorSpec } from '../../src/schedule/slab.ts';
 
 export type Fields = readonly (string | Buffer)[];
