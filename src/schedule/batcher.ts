@@ -110,8 +110,10 @@ export class Batcher<B extends Schedulable> {
 
   /** A row was put into the open batch. */
   added(lane: Lane<B>): void {
-    assert(lane.open !== null && lane.open.rows <= lane.open.rowsMax);
-    if (lane.open.rows === lane.open.rowsMax) this.close(lane);
+    const { open } = lane;
+    // For every row: an assertion would make an array of its arguments each time.
+    if (open === null || open.rows > open.rowsMax) assert.fail('a row was put where there is none');
+    if (open.rows === open.rowsMax) this.close(lane);
   }
 
   /** The open batch takes no more rows. */
