@@ -6,7 +6,7 @@ import { parseEndpoint } from '../../src/redis/endpoint.ts';
 import { Fence } from '../../src/redis/fence.ts';
 import { type Batch, ID_BYTES_MAX } from '../../src/schedule/batch.ts';
 import { Batcher } from '../../src/schedule/batcher.ts';
-import { type MicroCase, type Piece, twinOnly } from './case.ts';
+import { type MicroCase, twinOnly } from './case.ts';
 import { type FakeConnection, fakeConnect, lanesOf, OUTPUT, remembered, STREAM } from './stream.ts';
 
 export interface FakeCommitter {
@@ -112,12 +112,10 @@ function deadLetters(): MicroCase {
   return { name: 'dead letters', variants: twinOnly(work) };
 }
 
-export const committer: Piece = {
-  name: 'committer',
-  what: 'the commands that settle a batch',
-  cases: () => [
+export function cases(): MicroCase[] {
+  return [
     predictions('predictions of 12 bytes', OUTPUT),
     predictions('predictions of 600 bytes', Buffer.alloc(600, 'x')),
     deadLetters(),
-  ],
-};
+  ];
+}

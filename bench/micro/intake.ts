@@ -6,7 +6,7 @@ import type { Batch } from '../../src/schedule/batch.ts';
 import { Batcher, type Lane } from '../../src/schedule/batcher.ts';
 import type { DirectEvent } from '../../src/schedule/direct.ts';
 import { ENTRY_FIELDS, Intake, type IntakeStream, type ModelLane } from '../../src/schedule/intake.ts';
-import { type MicroCase, type Piece, twinOnly } from './case.ts';
+import { type MicroCase, twinOnly } from './case.ts';
 import { packedMap } from './maps.ts';
 import { FORM_NAMES, type Form, lanesOf, OUTPUT, remembered, repliesOf } from './stream.ts';
 
@@ -123,8 +123,6 @@ function direct(): MicroCase {
   return { name: 'direct, a map of 8 fields', variants: twinOnly(work) };
 }
 
-export const intake: Piece = {
-  name: 'intake',
-  what: 'filling slabs: with the parser, without it, from the gateway',
-  cases: () => [...FORM_NAMES.map(parsed), ...FORM_NAMES.map(taken), direct()],
-};
+export function cases(): MicroCase[] {
+  return [...FORM_NAMES.map(parsed), ...FORM_NAMES.map(taken), direct()];
+}

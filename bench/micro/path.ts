@@ -13,7 +13,7 @@ import type { Batch } from '../../src/schedule/batch.ts';
 import { Batcher, type Lane } from '../../src/schedule/batcher.ts';
 import { ENTRY_FIELDS, Intake, type IntakeStream, type ModelLane } from '../../src/schedule/intake.ts';
 import { BatchRunner } from '../../src/schedule/runner.ts';
-import { type MicroCase, type Piece, twinOnly } from './case.ts';
+import { type MicroCase, twinOnly } from './case.ts';
 import { committerOf, type FakeCommitter } from './committer.ts';
 import {
   type FakeConnection,
@@ -200,32 +200,26 @@ async function engine(form: Form): Promise<MicroCase> {
   };
 }
 
-export const path: Piece = {
-  name: 'path',
-  what: 'the stream path of the main thread, from the reply of Redis to the commands that settle its events',
-  cases: async () => [
+export async function cases(): Promise<MicroCase[]> {
+  return [
     ...FORM_NAMES.map((form) => ({
       name: `parser to committer, ${form}`,
       allocatesNothing: true,
       variants: twinOnly(stages(form)),
     })),
     await engine('256-byte features'),
-  ],
-};
+  ];
+}
 
 let last: object | null = null;
 
 /** For the test of the measuring: the path as it is, and with one object more for every event. */
-export const leaky: Piece = {
-  name: 'leaky',
-  what: 'the stream path with an object per event added to it',
-  cases: () => {
-    const leak = () => {
-      last = { before: last === null };
-    };
-    return [
-      { name: 'as it is', variants: twinOnly(stages('256-byte features')) },
-      { name: 'with an object', variants: twinOnly(stages('256-byte features', leak)) },
-    ];
-  },
-};
+export function leakyCases(): MicroCase[] {
+  const leak = () => {
+    last = { before: last === null };
+  };
+  return [
+    { name: 'as it is', variants: twinOnly(stages('256-byte features')) },
+    { name: 'with an object', variants: twinOnly(stages('256-byte features', leak)) },
+  ];
+}
