@@ -1,5 +1,4 @@
 /** Writing the commands that settle a batch, and taking the answers (publish/committer.ts, link.ts). */
-import { nowMs } from '../../src/clock.ts';
 import { limitsDefault } from '../../src/limits.ts';
 import { Committer } from '../../src/publish/committer.ts';
 import { parseEndpoint } from '../../src/redis/endpoint.ts';
@@ -54,13 +53,16 @@ export function committerOf(onSettled: (batch: Batch) => void): FakeCommitter {
   };
 }
 
+/** Of the first row; each further one came a millisecond later. */
+const ARRIVED_MS = 1_763_900_000_000;
+
 /** A batch whose rows stand for `settle` again and again. */
 function fill(batch: Batch, rows: number, mark: number): void {
   for (let row = 0; row < rows; row++) {
-    batch.idBytes[row] = batch.ids.write(`1763900000${100 + row}-0`, row * ID_BYTES_MAX, 'latin1');
+    batch.idBytes[row] = batch.ids.write(`${ARRIVED_MS + row}-0`, row * ID_BYTES_MAX, 'latin1');
     batch.keyBytes[row] = batch.keys.write(`user-${row * 17}`, row * batch.keyBytesMax);
     batch.eventBytes[row] = batch.events.write(`load-${row}`, row * batch.eventIdBytesMax);
-    batch.arrivedMs[row] = 1_763_900_000_000 + row;
+    batch.arrivedMs[row] = ARRIVED_MS + row;
     batch.origin[row] = 0;
     batch.fences[row] = mark;
   }
@@ -77,7 +79,7 @@ function predictions(name: string, output: Buffer): MicroCase {
   const work = (events: number) => {
     settled = 0;
     batch.rows = events;
-    batch.dispatchedMs = nowMs();
+    batch.dispatchedMs = ARRIVED_MS + batch.rowsMax + 0.4;
     batch.inferUs = 84;
     committer.settle(batch, 'mlp@1', null);
     answer(events);

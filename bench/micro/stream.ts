@@ -12,8 +12,8 @@ import { packedMap } from './maps.ts';
 
 export const STREAM = 'events';
 export const FEATURES = 64;
-/** Milliseconds of the entries' ids: near now, so that their numbers are as large as real ones. */
-const ID_MS = 1_763_900_000_000;
+/** Of the entries' ids: near now, so that waiting times have as many digits as real ones. */
+const ID_MS = Date.now();
 
 /** What an event of the stream brings. */
 export const FORMS = {
@@ -91,23 +91,21 @@ const outputs: readonly TensorSpec[] = [
   { name: 'score', dtype: 'float32', shape: [1], elements: 1, rowBytes: 4 },
 ];
 
-const spec: ModelSpec = {
+/** Of a model, what its lane is made from: no file and no session. */
+const spec = {
   slot: 0,
   name: 'mlp',
   version: 1,
-  dir: '',
-  onnxPath: '',
   handlerPath: null,
-  goldenPath: null,
   rowsMax: ROWS_MAX,
   deadlineMs: null,
   record: false,
   description: '',
   inputs: [],
   outputs: [],
-};
+} as unknown as ModelSpec;
 
-const loaded: LoadedModel = {
+const loaded = {
   slot: 0,
   inputs,
   outputs,
@@ -115,8 +113,7 @@ const loaded: LoadedModel = {
   fields: [],
   predicts: [],
   provider: 'cpu',
-  warmMs: 0,
-};
+} as unknown as LoadedModel;
 
 /** The slabs of one model as the engine makes them; each holds what a worker would have answered. */
 export function lanesOf(batcher: Batcher<Batch>, output: Buffer): Lanes {
