@@ -74,7 +74,7 @@ function predictions(name: string, output: Buffer): MicroCase {
     settled += batch.rows;
   });
   const lanes = lanesOf(new Batcher<Batch>(0, () => {}), output);
-  const batch = lanes.models[0]!.all[0]!;
+  const batch = lanes.model.all[0]!;
   fill(batch, batch.rowsMax, fence.mark);
   const work = (events: number) => {
     settled = 0;

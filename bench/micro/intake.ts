@@ -22,8 +22,8 @@ class Slabs {
     this.batcher = new Batcher<Batch>(1, (lane, batch) => this.#back(lane, batch));
     const lanes = lanesOf(this.batcher, OUTPUT);
     const { batcher } = this;
-    this.intake = new Intake({ ...limitsDefault, batcher, lanes: lanes.models, rejects: lanes.rejects });
-    this.lane = lanes.models[0]!;
+    this.intake = new Intake({ ...limitsDefault, batcher, lanes: [lanes.model], rejects: lanes.rejects });
+    this.lane = lanes.model;
     this.stream = { index: 0, lane: this.lane, deadlineMs: 0, json: false };
   }
 

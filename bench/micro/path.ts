@@ -32,8 +32,8 @@ function stages(form: Form, perEvent: () => void = () => {}): (events: number) =
   let settled = 0;
   const batcher = new Batcher<Batch>(1, (lane, batch) => dispatch(lane, batch));
   const lanes = lanesOf(batcher, OUTPUT);
-  const lane = lanes.models[0]!;
-  const intake = new Intake({ ...limitsDefault, batcher, lanes: lanes.models, rejects: lanes.rejects });
+  const lane = lanes.model;
+  const intake = new Intake({ ...limitsDefault, batcher, lanes: [lanes.model], rejects: lanes.rejects });
   const stream: IntakeStream = { index: 0, lane, deadlineMs: 0, json: false };
   const fake: FakeCommitter = committerOf((batch) => {
     const { rows } = batch;
@@ -97,8 +97,8 @@ class Engine {
     this.#batcher = new Batcher<Batch>(1, (lane, batch) => runner.run(lane, batch));
     const batcher = this.#batcher;
     const lanes = lanesOf(batcher, OUTPUT);
-    this.#lane = lanes.models[0]!;
-    this.#intake = new Intake({ ...limitsDefault, batcher, lanes: lanes.models, rejects: lanes.rejects });
+    this.#lane = lanes.model;
+    this.#intake = new Intake({ ...limitsDefault, batcher, lanes: [lanes.model], rejects: lanes.rejects });
     const intake = this.#intake;
     const runner: BatchRunner = new BatchRunner({
       batcher,
@@ -115,7 +115,7 @@ class Engine {
         this.#reader.kick();
       },
     });
-    for (const lane of [...lanes.models, lanes.rejects]) runner.addLane(lane);
+    for (const lane of [lanes.model, lanes.rejects]) runner.addLane(lane);
     this.#fake = committerOf((batch) => runner.settled(batch));
     this.#reader = this.#readerOf({ index: 0, lane: this.#lane, deadlineMs: 0, json: false });
     this.#reader.start();

@@ -15,7 +15,7 @@ export interface Piece {
 export const PIECES: readonly Piece[] = [
   {
     name: 'path',
-    what: 'the stream path of the main thread, from the reply of Redis to the commands that settle its events',
+    what: 'the stream path of the main thread, from the reply of Redis to the settling commands',
     load: async () => await (await import('./path.ts')).cases(),
   },
   {
