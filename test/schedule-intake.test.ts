@@ -257,6 +257,31 @@ test('a request takes a row of its own kind, and finds one when streams have tak
   expect(batch.key(0)).toBe('é'.repeat(64));
 });
 
+test('a request that brings its row as it is finds it in the tensors', () => {
+  const bench = intakeBench([{ name: 'two', inputs: [tensor('a', 2), tensor('b', 3)], rowsMax: 3 }]);
+  const lane = bench.lanes[0]!;
+  const rowOf = (first: number) => Buffer.from(Float32Array.from({ length: 5 }, (_, i) => first + i).buffer);
+  const send = (data: Uint8Array) => {
+    const event = { model: 'two', key: '', event: '', data, raw: true, json: true, deadlineMs: 9 };
+    return bench.intake.takeDirect(lane, event, 5000, () => {});
+  };
+  expect([send(rowOf(1)), send(new Uint8Array(rowOf(6)))]).toEqual([true, true]);
+  const { layout, shared, table, arenaInUsed } = lane.open!;
+  const floats = (i: number, count: number) =>
+    Array.from(new Float32Array(shared as SharedArrayBuffer, layout!.inputOffsets[i]!, count));
+  expect([floats(0, 4), floats(1, 6)]).toEqual([
+    [1, 2, 6, 7],
+    [3, 4, 5, 8, 9, 10],
+  ]);
+  expect([table[ROW.form], table[ROW_COLUMNS + ROW.form], arenaInUsed]).toEqual([
+    FORM.features,
+    FORM.features,
+    0,
+  ]);
+  expect(() => send(rowOf(1).subarray(1))).toThrow(/a row of two@1 has 20 bytes, got 19/);
+  expect(lane.open!.rows).toBe(2);
+});
+
 describe('an entry that was given out before', () => {
   const again = (bench: Bench, id: string, deliveries: number, fields: Fields | null = features, mark = 9) =>
     withEntry(

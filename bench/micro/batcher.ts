@@ -1,6 +1,6 @@
 /** The batcher: rows into open batches, batches to a worker and back. No bytes, no slabs. */
 import { Batcher, type Schedulable } from '../../src/schedule/batcher.ts';
-import { type MicroCase, type Piece, ROWS_MAX, twinOnly } from './case.ts';
+import { type MicroCase, ROWS_MAX, twinOnly } from './case.ts';
 
 const BATCHES = 10;
 
@@ -38,8 +38,6 @@ function cycle(lanes: number): MicroCase {
   return { name, allocatesNothing: true, variants: twinOnly(work) };
 }
 
-export const batcher: Piece = {
-  name: 'batcher',
-  what: 'open, added, flush, release',
-  cases: () => [cycle(1), cycle(8)],
-};
+export function cases(): MicroCase[] {
+  return [cycle(1), cycle(8)];
+}

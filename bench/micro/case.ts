@@ -18,14 +18,6 @@ export interface MicroCase {
   readonly close?: () => void;
 }
 
-/** Written in a file of its own. */
-export interface Piece {
-  readonly name: string;
-  /** One line for --help. */
-  readonly what: string;
-  readonly cases: () => Promise<readonly MicroCase[]> | readonly MicroCase[];
-}
-
 /**
  * Time is taken at the large size, which is what a loaded engine has. Memory is taken at both: what is
  * allocated per batch is the same at both, so the difference is what the further events cost.

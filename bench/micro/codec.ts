@@ -5,7 +5,7 @@
 import { limitsDefault } from '../../src/limits.ts';
 import { StreamReplyParser } from '../../src/redis/stream-reply.ts';
 import { ENTRY_FIELDS } from '../../src/schedule/entry.ts';
-import { type MicroCase, type Piece, twinOnly } from './case.ts';
+import { type MicroCase, twinOnly } from './case.ts';
 import { FORM_NAMES, type Form, repliesOf } from './stream.ts';
 
 function whole(form: Form): MicroCase {
@@ -36,8 +36,6 @@ function whole(form: Form): MicroCase {
   return { name: form, allocatesNothing: true, variants: twinOnly(work) };
 }
 
-export const codec: Piece = {
-  name: 'codec',
-  what: 'finding the fields of stream entries in a reply of Redis',
-  cases: () => FORM_NAMES.map(whole),
-};
+export function cases(): MicroCase[] {
+  return FORM_NAMES.map(whole);
+}

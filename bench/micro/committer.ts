@@ -1,12 +1,11 @@
 /** Writing the commands that settle a batch, and taking the answers (publish/committer.ts, link.ts). */
-import { nowMs } from '../../src/clock.ts';
 import { limitsDefault } from '../../src/limits.ts';
 import { Committer } from '../../src/publish/committer.ts';
 import { parseEndpoint } from '../../src/redis/endpoint.ts';
 import { Fence } from '../../src/redis/fence.ts';
 import { type Batch, ID_BYTES_MAX } from '../../src/schedule/batch.ts';
 import { Batcher } from '../../src/schedule/batcher.ts';
-import { type MicroCase, type Piece, twinOnly } from './case.ts';
+import { type MicroCase, twinOnly } from './case.ts';
 import { type FakeConnection, fakeConnect, lanesOf, OUTPUT, remembered, STREAM } from './stream.ts';
 
 export interface FakeCommitter {
@@ -54,13 +53,16 @@ export function committerOf(onSettled: (batch: Batch) => void): FakeCommitter {
   };
 }
 
+/** Of the first row; each further one came a millisecond later. */
+const ARRIVED_MS = 1_763_900_000_000;
+
 /** A batch whose rows stand for `settle` again and again. */
 function fill(batch: Batch, rows: number, mark: number): void {
   for (let row = 0; row < rows; row++) {
-    batch.idBytes[row] = batch.ids.write(`1763900000${100 + row}-0`, row * ID_BYTES_MAX, 'latin1');
+    batch.idBytes[row] = batch.ids.write(`${ARRIVED_MS + row}-0`, row * ID_BYTES_MAX, 'latin1');
     batch.keyBytes[row] = batch.keys.write(`user-${row * 17}`, row * batch.keyBytesMax);
     batch.eventBytes[row] = batch.events.write(`load-${row}`, row * batch.eventIdBytesMax);
-    batch.arrivedMs[row] = 1_763_900_000_000 + row;
+    batch.arrivedMs[row] = ARRIVED_MS + row;
     batch.origin[row] = 0;
     batch.fences[row] = mark;
   }
@@ -72,12 +74,12 @@ function predictions(name: string, output: Buffer): MicroCase {
     settled += batch.rows;
   });
   const lanes = lanesOf(new Batcher<Batch>(0, () => {}), output);
-  const batch = lanes.models[0]!.all[0]!;
+  const batch = lanes.model.all[0]!;
   fill(batch, batch.rowsMax, fence.mark);
   const work = (events: number) => {
     settled = 0;
     batch.rows = events;
-    batch.dispatchedMs = nowMs();
+    batch.dispatchedMs = ARRIVED_MS + batch.rowsMax + 0.4;
     batch.inferUs = 84;
     committer.settle(batch, 'mlp@1', null);
     answer(events);
@@ -112,12 +114,10 @@ function deadLetters(): MicroCase {
   return { name: 'dead letters', variants: twinOnly(work) };
 }
 
-export const committer: Piece = {
-  name: 'committer',
-  what: 'the commands that settle a batch',
-  cases: () => [
+export function cases(): MicroCase[] {
+  return [
     predictions('predictions of 12 bytes', OUTPUT),
     predictions('predictions of 600 bytes', Buffer.alloc(600, 'x')),
     deadLetters(),
-  ],
-};
+  ];
+}

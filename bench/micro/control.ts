@@ -2,7 +2,7 @@
  * The measuring, measured: work whose allocations are known. Where these figures are wrong, no other can be
  * believed.
  */
-import { type MicroCase, type Piece, twinOnly } from './case.ts';
+import { type MicroCase, twinOnly } from './case.ts';
 
 /** An object with one field: map, properties, elements and the field, eight bytes each. */
 export const OBJECT_BYTES = 32;
@@ -18,13 +18,7 @@ function objects(events: number): void {
   for (let event = 0; event < events; event++) kept[event] = { event };
 }
 
-const cases: readonly MicroCase[] = [
+export const cases = (): readonly MicroCase[] => [
   { name: 'a number in a column', allocatesNothing: true, variants: twinOnly(columns) },
   { name: 'an object with one field', variants: twinOnly(objects) },
 ];
-
-export const control: Piece = {
-  name: 'control',
-  what: 'the measuring itself: nothing, and one object, for each event',
-  cases: () => cases,
-};

@@ -2,7 +2,7 @@
 import { Hub, type Outlet } from '../../src/gateway/hub.ts';
 import { CREDIT_MAX } from '../../src/gateway/protocol.ts';
 import type { Prediction } from '../../src/publish/prediction.ts';
-import { type MicroCase, type Piece, twinOnly } from './case.ts';
+import { type MicroCase, twinOnly } from './case.ts';
 import { OUTPUT, remembered } from './stream.ts';
 
 interface Subscribers {
@@ -78,14 +78,12 @@ function uninterested(): MicroCase {
   return { name: 'a prediction nobody wants', unit: 'prediction', variants: twinOnly(work) };
 }
 
-export const hub: Piece = {
-  name: 'hub',
-  what: 'one prediction to 32 and 256 subscribers, as frames',
-  cases: () => [
+export function cases(): MicroCase[] {
+  return [
     offer({ name: 'key, JSON', json: true, channel: 'key:user-42', credit: true }),
     offer({ name: 'key, MessagePack', json: false, channel: 'key:user-42', credit: true }),
     offer({ name: 'model, MessagePack', json: false, channel: 'model:mlp', credit: true }),
     offer({ name: 'model, held for lack of credit', json: false, channel: 'model:mlp', credit: false }),
     uninterested(),
-  ],
-};
+  ];
+}

@@ -7,7 +7,7 @@ import { Batcher, type Lane } from '../../src/schedule/batcher.ts';
 import type { DirectEvent } from '../../src/schedule/direct.ts';
 import { ENTRY_FIELDS } from '../../src/schedule/entry.ts';
 import { Intake, type IntakeStream, type ModelLane } from '../../src/schedule/intake.ts';
-import { type MicroCase, type Piece, twinOnly } from './case.ts';
+import { type MicroCase, twinOnly } from './case.ts';
 import { packedMap } from './maps.ts';
 import { FORM_NAMES, type Form, lanesOf, OUTPUT, remembered, repliesOf } from './stream.ts';
 
@@ -23,8 +23,8 @@ class Slabs {
     this.batcher = new Batcher<Batch>(1, (lane, batch) => this.#back(lane, batch));
     const lanes = lanesOf(this.batcher, OUTPUT);
     const { batcher } = this;
-    this.intake = new Intake({ ...limitsDefault, batcher, lanes: lanes.models, rejects: lanes.rejects });
-    this.lane = lanes.models[0]!;
+    this.intake = new Intake({ ...limitsDefault, batcher, lanes: [lanes.model], rejects: lanes.rejects });
+    this.lane = lanes.model;
     this.stream = { index: 0, lane: this.lane, deadlineMs: 0, json: false };
   }
 
@@ -124,8 +124,6 @@ function direct(): MicroCase {
   return { name: 'direct, a map of 8 fields', variants: twinOnly(work) };
 }
 
-export const intake: Piece = {
-  name: 'intake',
-  what: 'filling slabs: with the parser, without it, from the gateway',
-  cases: () => [...FORM_NAMES.map(parsed), ...FORM_NAMES.map(taken), direct()],
-};
+export function cases(): MicroCase[] {
+  return [...FORM_NAMES.map(parsed), ...FORM_NAMES.map(taken), direct()];
+}

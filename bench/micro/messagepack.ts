@@ -6,7 +6,7 @@ import { Packr, Unpackr } from 'msgpackr';
 import { mapEntries, withEntry } from '../../src/gateway/msgpack.ts';
 import { OutArena } from '../../src/infer/arena.ts';
 import { MessagePackReader, putValue } from '../../src/infer/msgpack.ts';
-import { type MicroCase, type Piece, twinOnly } from './case.ts';
+import { type MicroCase, twinOnly } from './case.ts';
 import { fieldNames, packedMap } from './maps.ts';
 import { OUTPUT } from './stream.ts';
 
@@ -90,8 +90,6 @@ function splice(): MicroCase {
   return { name: 'one more entry in a map', variants: twinOnly(work) };
 }
 
-export const messagepack: Piece = {
-  name: 'messagepack',
-  what: 'MessagePack: the reader and writer of the worker, the walk of the gateway, msgpackr',
-  cases: () => [read(), readMap(), readByMsgpackr(), write(), writeByMsgpackr(), walk(), splice()],
-};
+export function cases(): MicroCase[] {
+  return [read(), readMap(), readByMsgpackr(), write(), writeByMsgpackr(), walk(), splice()];
+}

@@ -14,7 +14,7 @@ import { Batcher, type Lane } from '../../src/schedule/batcher.ts';
 import { ENTRY_FIELDS } from '../../src/schedule/entry.ts';
 import { Intake, type IntakeStream, type ModelLane } from '../../src/schedule/intake.ts';
 import { BatchRunner } from '../../src/schedule/runner.ts';
-import { type MicroCase, type Piece, twinOnly } from './case.ts';
+import { type MicroCase, twinOnly } from './case.ts';
 import { committerOf, type FakeCommitter } from './committer.ts';
 import {
   type FakeConnection,
@@ -33,8 +33,8 @@ function stages(form: Form, perEvent: () => void = () => {}): (events: number) =
   let settled = 0;
   const batcher = new Batcher<Batch>(1, (lane, batch) => dispatch(lane, batch));
   const lanes = lanesOf(batcher, OUTPUT);
-  const lane = lanes.models[0]!;
-  const intake = new Intake({ ...limitsDefault, batcher, lanes: lanes.models, rejects: lanes.rejects });
+  const lane = lanes.model;
+  const intake = new Intake({ ...limitsDefault, batcher, lanes: [lanes.model], rejects: lanes.rejects });
   const stream: IntakeStream = { index: 0, lane, deadlineMs: 0, json: false };
   const fake: FakeCommitter = committerOf((batch) => {
     const { rows } = batch;
@@ -98,8 +98,8 @@ class Engine {
     this.#batcher = new Batcher<Batch>(1, (lane, batch) => runner.run(lane, batch));
     const batcher = this.#batcher;
     const lanes = lanesOf(batcher, OUTPUT);
-    this.#lane = lanes.models[0]!;
-    this.#intake = new Intake({ ...limitsDefault, batcher, lanes: lanes.models, rejects: lanes.rejects });
+    this.#lane = lanes.model;
+    this.#intake = new Intake({ ...limitsDefault, batcher, lanes: [lanes.model], rejects: lanes.rejects });
     const intake = this.#intake;
     const runner: BatchRunner = new BatchRunner({
       batcher,
@@ -116,7 +116,7 @@ class Engine {
         this.#reader.kick();
       },
     });
-    for (const lane of [...lanes.models, lanes.rejects]) runner.addLane(lane);
+    for (const lane of [lanes.model, lanes.rejects]) runner.addLane(lane);
     this.#fake = committerOf((batch) => runner.settled(batch));
     this.#reader = this.#readerOf({ index: 0, lane: this.#lane, deadlineMs: 0, json: false });
     this.#reader.start();
@@ -201,32 +201,26 @@ async function engine(form: Form): Promise<MicroCase> {
   };
 }
 
-export const path: Piece = {
-  name: 'path',
-  what: 'the stream path of the main thread, from the reply of Redis to the commands that settle its events',
-  cases: async () => [
+export async function cases(): Promise<MicroCase[]> {
+  return [
     ...FORM_NAMES.map((form) => ({
       name: `parser to committer, ${form}`,
       allocatesNothing: true,
       variants: twinOnly(stages(form)),
     })),
     await engine('256-byte features'),
-  ],
-};
+  ];
+}
 
 let last: object | null = null;
 
 /** For the test of the measuring: the path as it is, and with one object more for every event. */
-export const leaky: Piece = {
-  name: 'leaky',
-  what: 'the stream path with an object per event added to it',
-  cases: () => {
-    const leak = () => {
-      last = { before: last === null };
-    };
-    return [
-      { name: 'as it is', variants: twinOnly(stages('256-byte features')) },
-      { name: 'with an object', variants: twinOnly(stages('256-byte features', leak)) },
-    ];
-  },
-};
+export function leakyCases(): MicroCase[] {
+  const leak = () => {
+    last = { before: last === null };
+  };
+  return [
+    { name: 'as it is', variants: twinOnly(stages('256-byte features')) },
+    { name: 'with an object', variants: twinOnly(stages('256-byte features', leak)) },
+  ];
+}

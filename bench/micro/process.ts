@@ -69,7 +69,7 @@ async function main([kind, name, text]: readonly string[]): Promise<void> {
   const piece = [...PIECES, ...HIDDEN].find((one) => one.name === name);
   if (piece === undefined || text === undefined) throw new Error(`no piece ${name}`);
   const found: (TimedCase | SpacedCase)[] = [];
-  for (const micro of await piece.cases()) {
+  for (const micro of await piece.load()) {
     if (kind === 'time') {
       found.push({ name: micro.name, time: await measureTime(micro, JSON.parse(text) as TimePlan) });
     } else {

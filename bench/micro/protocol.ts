@@ -6,7 +6,7 @@ import { Protocol } from '../../src/gateway/protocol.ts';
 import { limitsDefault } from '../../src/limits.ts';
 import type { Prediction } from '../../src/publish/prediction.ts';
 import type { Answer } from '../../src/schedule/direct.ts';
-import { type MicroCase, type Piece, twinOnly } from './case.ts';
+import { type MicroCase, twinOnly } from './case.ts';
 import { fieldNames } from './maps.ts';
 import { OUTPUT } from './stream.ts';
 
@@ -110,8 +110,6 @@ function push({ codec, title }: { codec: Codec; title: string }): MicroCase {
   return { name: `push, ${title}`, unit: 'frame', variants: twinOnly(work) };
 }
 
-export const protocol: Piece = {
-  name: 'protocol',
-  what: 'frames of WebSocket clients, and to them',
-  cases: () => [...encodings.map(exchange), ...encodings.map(flow), ...encodings.map(push)],
-};
+export function cases(): MicroCase[] {
+  return [...encodings.map(exchange), ...encodings.map(flow), ...encodings.map(push)];
+}

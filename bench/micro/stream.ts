@@ -1,19 +1,19 @@
-/** What the pieces of the stream path share: entries as Redis sends them, the engine's lanes, connections. */
-import { buildLanes, type Lanes } from '../../src/engine/lanes.ts';
-import type { LoadedModel, ModelSpec } from '../../src/infer/protocol.ts';
+/** What the pieces of the stream path share: entries as Redis sends them, slabs, connections. */
 import { limitsDefault } from '../../src/limits.ts';
 import { encodeBulk } from '../../src/redis/resp.ts';
 import type { Connect, Connection, RedisSocketOptions } from '../../src/redis/socket.ts';
 import type { Batch } from '../../src/schedule/batch.ts';
-import type { Batcher } from '../../src/schedule/batcher.ts';
-import { RESULT, ROW, ROW_COLUMNS, type TensorSpec } from '../../src/schedule/slab.ts';
+import type { Batcher, Lane } from '../../src/schedule/batcher.ts';
+import type { ModelLane } from '../../src/schedule/intake.ts';
+import { RESULT, ROW, ROW_COLUMNS } from '../../src/schedule/slab.ts';
+import { addModelLane, addRejectLane, tensor } from '../../test/support/batches.ts';
 import { ROWS_MAX } from './case.ts';
 import { packedMap } from './maps.ts';
 
 export const STREAM = 'events';
 export const FEATURES = 64;
-/** Milliseconds of the entries' ids: near now, so that their numbers are as large as real ones. */
-const ID_MS = 1_763_900_000_000;
+/** Of the entries' ids: near now, so that waiting times have as many digits as real ones. */
+const ID_MS = Date.now();
 
 /** What an event of the stream brings. */
 export const FORMS = {
@@ -84,45 +84,22 @@ export function remembered<T>(make: (events: number) => T): (events: number) => 
   };
 }
 
-const inputs: readonly TensorSpec[] = [
-  { name: 'features', dtype: 'float32', shape: [FEATURES], elements: FEATURES, rowBytes: FEATURES * 4 },
-];
-const outputs: readonly TensorSpec[] = [
-  { name: 'score', dtype: 'float32', shape: [1], elements: 1, rowBytes: 4 },
-];
+export interface Lanes {
+  readonly model: ModelLane;
+  readonly rejects: Lane<Batch>;
+}
 
-const spec: ModelSpec = {
-  slot: 0,
-  name: 'mlp',
-  version: 1,
-  dir: '',
-  onnxPath: '',
-  handlerPath: null,
-  goldenPath: null,
-  rowsMax: ROWS_MAX,
-  deadlineMs: null,
-  record: false,
-  description: '',
-  inputs: [],
-  outputs: [],
-};
-
-const loaded: LoadedModel = {
-  slot: 0,
-  inputs,
-  outputs,
-  batched: true,
-  fields: [],
-  predicts: [],
-  provider: 'cpu',
-  warmMs: 0,
-};
-
-/** The slabs of one model as the engine makes them; each holds what a worker would have answered. */
+/** The slabs of one model, as many as an engine of two workers has; each holds what a worker would answer. */
 export function lanesOf(batcher: Batcher<Batch>, output: Buffer): Lanes {
-  const lanes = buildLanes({ batcher, specs: [spec], loaded: [loaded], threads: 1, limits: limitsDefault });
-  for (const { all } of lanes.models) for (const batch of all) answer(batch, output);
-  return lanes;
+  const model = addModelLane(batcher, {
+    name: 'mlp',
+    inputs: [tensor('features', FEATURES)],
+    rowsMax: ROWS_MAX,
+    batches: 10,
+    arenaBytes: limitsDefault.slabArenaBytes,
+  });
+  for (const batch of model.all) answer(batch, output);
+  return { model, rejects: addRejectLane(batcher, 128, 3) };
 }
 
 /** Every row of the batch has `output` as its prediction. */

@@ -8,9 +8,9 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import type { Section, Suite, SuiteOptions, SuiteResult, Table } from '../suite.ts';
 import { sectionLines } from '../text.ts';
-import { EVENTS_LARGE, EVENTS_SMALL, type Piece, VARIANTS } from './case.ts';
+import { EVENTS_LARGE, EVENTS_SMALL, VARIANTS } from './case.ts';
 import type { Site, SpacePlan, TimePlan } from './measure.ts';
-import { PIECES } from './pieces.ts';
+import { PIECES, type Piece } from './pieces.ts';
 import { type SpacedCase, spaceInProcess, type TimedCase, timeInProcess } from './process.ts';
 
 const TIME: TimePlan = { warmMs: 500, windowMs: 200, rounds: 9 };
@@ -124,15 +124,15 @@ function sectionsOf(results: readonly PieceResult[]): Section[] {
   const sections: Section[] = [];
   if (results.some(({ timed }) => timed.length > 0)) {
     const text =
-      `Nanoseconds for one event, in batches of ${EVENTS_LARGE}: the middle and the least of the rounds by the ` +
-      'clock, and the processor time of the thread. The addon and its twin take turns.';
+      `Nanoseconds for one event, in batches of ${EVENTS_LARGE}: the middle and the least of the rounds by ` +
+      'the clock, and the processor time of the thread. The addon and its twin take turns.';
     sections.push({ title: 'Pieces: time', text: [text], table: timeTable(results) });
   }
   if (results.some(({ spaced }) => spaced.length > 0)) {
     const text =
       `What one event more in a batch adds to V8's heap: batches of ${EVENTS_LARGE} against batches of ` +
-      `${EVENTS_SMALL}, no collection in between. What a batch costs beside its events is apart. The control ` +
-      'shows that an object is seen: it allocates one of 32 bytes.';
+      `${EVENTS_SMALL}, no collection in between. What a batch costs beside its events is apart. The ` +
+      'control shows that an object is seen: it allocates one of 32 bytes.';
     const broken = brokenPromises(results);
     sections.push({ title: 'Pieces: memory', text: [text, ...broken], table: spaceTable(results) });
   }

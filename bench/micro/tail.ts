@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { limitsDefault } from '../../src/limits.ts';
 import { PredictionTail } from '../../src/publish/tail.ts';
 import { parseEndpoint } from '../../src/redis/endpoint.ts';
-import { type MicroCase, type Piece, twinOnly } from './case.ts';
+import { type MicroCase, twinOnly } from './case.ts';
 import { OUTPUT, remembered, reply } from './stream.ts';
 
 const STREAM = 'predictions';
@@ -129,8 +129,6 @@ async function follow(name: string, wanted: boolean): Promise<MicroCase> {
   return { name, unit: 'prediction', variants: twinOnly(work), close };
 }
 
-export const tail: Piece = {
-  name: 'tail',
-  what: 'following the predictions stream, from the socket on',
-  cases: async () => [await follow('nobody wants it', false), await follow('made a prediction', true)],
-};
+export async function cases(): Promise<MicroCase[]> {
+  return [await follow('nobody wants it', false), await follow('made a prediction', true)];
+}

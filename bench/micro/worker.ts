@@ -6,14 +6,18 @@ import { fileURLToPath } from 'node:url';
 import { OutArena } from '../../src/infer/arena.ts';
 import { loadModel } from '../../src/infer/load.ts';
 import type { Model } from '../../src/infer/model.ts';
+import { nativeDecoder, nativeEncoder } from '../../src/infer/native-codec.ts';
 import type { ModelSpec } from '../../src/infer/protocol.ts';
 import type { SlabView } from '../../src/infer/session.ts';
+import { clear } from '../../src/infer/tensors.ts';
 import { limitsDefault } from '../../src/limits.ts';
+import { loadNative } from '../../src/native.ts';
 import { scanModels } from '../../src/repository/repository.ts';
 import { ENCODING, FORM, RESULT, ROW, ROW_COLUMNS } from '../../src/schedule/slab.ts';
-import { type MicroCase, type Piece, twinOnly } from './case.ts';
+import { type MicroCase, twinOnly, type Work } from './case.ts';
 import { fieldNames, jsonMap, packedMap } from './maps.ts';
 
+const { native } = loadNative('auto');
 const FIELDS = 64;
 const ARENA_BYTES = 1_048_576;
 
@@ -63,41 +67,75 @@ function placed(model: Model, { event, encoding }: Way): SlabView {
   return slab;
 }
 
-function whole(model: Model, way: Way): MicroCase {
-  const slab = placed(model, way);
-  const work = async (events: number) => {
-    const { spill } = await model.runSlab(slab, 0, events);
-    const last = slab.table[(events - 1) * ROW_COLUMNS + ROW.result];
-    if (spill !== null || last !== RESULT.ok) throw new Error('a row has no prediction');
-  };
-  return { name: way.name, variants: twinOnly(work) };
+function fail(message: string): never {
+  throw new Error(message);
 }
 
-function decode(model: Model, way: Way): MicroCase {
-  const slab = placed(model, way);
-  const { bytes, view, inputs, layout } = slab;
+/** The model twice: without the addon and with it; null where there is no addon. */
+interface Models {
+  readonly twin: Model;
+  readonly native: Model | null;
+}
+
+function whole(models: Models, way: Way): MicroCase {
+  const workOf = (model: Model): Work => {
+    const slab = placed(model, way);
+    return async (events) => {
+      const { spill } = await model.runSlab(slab, 0, events);
+      const last = slab.table[(events - 1) * ROW_COLUMNS + ROW.result];
+      if (spill !== null || last !== RESULT.ok) fail('a row has no prediction');
+    };
+  };
+  const variants = { twin: workOf(models.twin), native: models.native && workOf(models.native) };
+  return { name: way.name, variants };
+}
+
+function decode({ twin }: Models, way: Way): MicroCase {
+  const { decoder, layout } = twin.parts;
+  const { bytes, view, inputs } = placed(twin, way);
   const length = way.event?.length ?? 0;
-  const work = (events: number) => {
+  const byTwin = (events: number) => {
     for (let row = 0; row < events; row++) {
+      for (const input of inputs) clear(input, row * FIELDS, (row + 1) * FIELDS);
       const start = layout.arenaInOffset + row * length;
-      model.parts.decoder.decodeBytes(bytes, view, start, start + length, inputs, row);
+      decoder.decodeBytes(bytes, view, start, start + length, inputs, row);
+      decoder.checkRow(inputs, row);
     }
   };
-  return { name: `decode alone: ${way.name}`, variants: twinOnly(work) };
+  const slab = placed(twin, way);
+  const run = native && nativeDecoder(native, decoder, layout);
+  const byNative = (events: number) => {
+    const left = run?.(slab.bytes, 0, events);
+    if (left !== 0) fail(`the addon left ${left} of ${events} rows`);
+  };
+  return {
+    name: `decode alone: ${way.name}`,
+    variants: { twin: byTwin, native: run === null ? null : byNative },
+  };
 }
 
-function encode(model: Model, way: Way): MicroCase {
-  const { bytes, view, columns, layout } = placed(model, way);
+function encode({ twin }: Models, way: Way): MicroCase {
+  const { encoder, layout } = twin.parts;
+  const { bytes, view, columns, table } = placed(twin, way);
   const out = new OutArena();
-  const work = (events: number) => {
+  const byTwin = (events: number) => {
     out.reset(bytes, view, layout.arenaOutOffset, layout.arenaOutBytes);
     for (let row = 0; row < events; row++) {
       for (const column of columns) column.seek(row);
-      model.parts.encoder.encode(out, columns, way.encoding);
+      encoder.encode(out, columns, way.encoding);
     }
-    if (out.length < events * 5) throw new Error('too little was written');
+    if (out.length < events * 5) fail('too little was written');
   };
-  return { name: `encode alone: ${way.name}`, variants: twinOnly(work) };
+  for (let row = 0; row < layout.rows; row++) table[row * ROW_COLUMNS + ROW.result] = RESULT.ok;
+  const run = native && nativeEncoder(native, encoder, layout);
+  const byNative = (events: number) => {
+    const used = run?.(bytes, 0, events, 0) ?? 0;
+    if (used < events * 5) fail(`the addon wrote ${used} bytes for ${events} rows`);
+  };
+  return {
+    name: `encode alone: ${way.name}`,
+    variants: { twin: byTwin, native: run === null ? null : byNative },
+  };
 }
 
 function session(model: Model): MicroCase {
@@ -106,22 +144,20 @@ function session(model: Model): MicroCase {
   return { name: 'session.run alone', variants: twinOnly(work) };
 }
 
-async function cases(): Promise<MicroCase[]> {
-  const models = new Map<boolean, Model>();
-  for (const named of [false, true]) {
-    models.set(named, (await loadModel(specOf(named), ['cpu'], ARENA_BYTES)).model);
-  }
-  const modelOf = ({ named }: Way) => models.get(named)!;
-  return [
-    session(models.get(false)!),
-    ...WAYS.map((way) => whole(modelOf(way), way)),
-    ...WAYS.filter(({ event }) => event !== null).map((way) => decode(modelOf(way), way)),
-    ...WAYS.slice(0, 2).map((way) => encode(modelOf(way), way)),
-  ];
+async function modelsOf(named: boolean): Promise<Models> {
+  const load = async (addon: typeof native) =>
+    (await loadModel(specOf(named), ['cpu'], ARENA_BYTES, addon)).model;
+  return { twin: await load(null), native: native && (await load(native)) };
 }
 
-export const worker: Piece = {
-  name: 'worker',
-  what: 'decode, session.run and encode of a batch, in one thread',
-  cases,
-};
+export async function cases(): Promise<MicroCase[]> {
+  const plain = await modelsOf(false);
+  const named = await modelsOf(true);
+  const models = (way: Way) => (way.named ? named : plain);
+  return [
+    session(plain.twin),
+    ...WAYS.map((way) => whole(models(way), way)),
+    ...WAYS.filter(({ event }) => event !== null).map((way) => decode(models(way), way)),
+    ...WAYS.slice(0, 2).map((way) => encode(models(way), way)),
+  ];
+}

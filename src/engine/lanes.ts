@@ -60,6 +60,7 @@ export function buildLanes({ batcher, specs, loaded, threads, limits, native = n
       description: spec.description,
       fields: found.fields,
       predicts: found.predicts,
+      tensors: hasPlainFields(spec, found) ? found.inputs : null,
       provider: found.provider,
       rowsMax: spec.rowsMax,
     });
@@ -69,6 +70,12 @@ export function buildLanes({ batcher, specs, loaded, threads, limits, native = n
     () => new Batch({ rowsMax: REJECT_ROWS, layout: null, slab: slab++, keyBytesMax, eventIdBytesMax }),
   );
   return { models, infos, rejects: batcher.addLane('', rejects, false) };
+}
+
+/** An event's fields are the inputs, one for one, as they go into the tensors. */
+function hasPlainFields({ handlerPath, inputs }: ModelSpec, found: LoadedModel): boolean {
+  const isNamed = inputs.some(({ fields }) => fields.length > 0);
+  return handlerPath === null && !isNamed && found.inputs.every(({ rowBytes }) => rowBytes > 0);
 }
 
 /**

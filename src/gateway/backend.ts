@@ -1,6 +1,7 @@
 /** What the gateway asks of the engine. No socket on this side, no slab on the other. */
 import type { FieldSpec } from '../infer/handler.ts';
 import type { AnswerCallback, DirectEvent } from '../schedule/direct.ts';
+import type { TensorSpec } from '../schedule/slab.ts';
 
 export interface ModelInfo {
   readonly name: string;
@@ -8,6 +9,11 @@ export interface ModelInfo {
   readonly description: string;
   readonly fields: readonly FieldSpec[];
   readonly predicts: readonly FieldSpec[];
+  /**
+   * The model's inputs, where an event's fields are these and their values as they are; null: they need
+   * decoding, by the manifest's fields or a handler.
+   */
+  readonly tensors: readonly TensorSpec[] | null;
   readonly provider: string;
   readonly rowsMax: number;
 }

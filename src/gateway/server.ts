@@ -25,8 +25,8 @@ import { hostAllowed, originAllowed } from './origin.ts';
 import { AddressRates } from './rates.ts';
 import type { RequestHead } from './routes/http.ts';
 import { Exchange, readHead } from './routes/http.ts';
-import type { RouterOptions } from './routes/router.ts';
-import { route } from './routes/router.ts';
+import type { Route, RouterOptions } from './routes/router.ts';
+import { createRouter } from './routes/router.ts';
 import type { Mounts } from './routes/static.ts';
 import { loadStatic } from './routes/static.ts';
 
@@ -88,7 +88,7 @@ class Listener {
   readonly app: TemplatedApp = uws.App();
   readonly hub: Hub;
   readonly #options: GatewayOptions;
-  readonly #router: RouterOptions;
+  readonly #route: Route;
   readonly #shared: ConnectionShared;
   readonly #addresses: AddressRates;
   readonly #now: () => number;
@@ -100,7 +100,7 @@ class Listener {
   constructor(options: GatewayOptions, router: RouterOptions) {
     const { backend, limits } = options;
     this.#options = options;
-    this.#router = router;
+    this.#route = createRouter(router);
     this.#now = options.now ?? Date.now;
     this.#addresses = new AddressRates(limits.connectionsPerIpPerSecondMax);
     this.hub = new Hub({
@@ -225,7 +225,7 @@ class Listener {
     this.#requests++;
     const exchange = new Exchange(res, head.method, () => this.#requests--);
     try {
-      route(this.#router, head, exchange);
+      this.#route(head, exchange);
     } catch (error) {
       notice('error', 'GATEWAY_ROUTE_FAILED', `${head.path}: ${messageOf(error)}`);
       exchange.error(500, 'internal', 'the request could not be answered');

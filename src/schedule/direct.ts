@@ -9,6 +9,8 @@ export interface DirectEvent {
   readonly event: string;
   /** The event's named fields, MessagePack or JSON; copied before `takeDirect` returns. */
   readonly data: Uint8Array;
+  /** `data` is the model's row instead, as a stream entry's `features` are. */
+  readonly raw?: boolean;
   /** Encoding wanted for `outputs`. */
   readonly json: boolean;
   /** 0: the model's, else the engine's default. */

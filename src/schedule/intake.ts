@@ -233,10 +233,17 @@ export class Intake {
   /** Takes an event that waits for its answer; false when there is no row for it now. `data` is copied. */
   takeDirect(lane: ModelLane, event: DirectEvent, nowMs: number, answer: AnswerCallback): boolean {
     this.#receivedMs = nowMs;
-    const batch = this.#room(lane, event.data.length, true);
+    const isRaw = event.raw === true;
+    if (isRaw && event.data.length !== lane.featuresBytes) {
+      throw new RangeError(
+        `a row of ${lane.label} has ${lane.featuresBytes} bytes, got ${event.data.length}`,
+      );
+    }
+    const batch = this.#room(lane, isRaw ? 0 : event.data.length, true);
     if (batch === null) return false;
     const row = batch.rows;
-    placeData(batch, row, event.data, 0, event.data.length);
+    if (isRaw) placeFeatures(batch, row, lane, event.data, 0);
+    else placeData(batch, row, event.data, 0, event.data.length);
     batch.table[row * ROW_COLUMNS + ROW.encoding] = event.json ? ENCODING.json : ENCODING.msgpack;
     batch.idBytes[row] = 0;
     batch.keyBytes[row] = batch.keys.write(event.key, row * batch.keyBytesMax, batch.keyBytesMax, 'utf8');
@@ -351,14 +358,20 @@ function placeData(batch: Batch, row: number, bytes: Uint8Array, start: number, 
 }
 
 /** The inputs' rows stand one after the other in `features`, each in its own region of the slab. */
-function placeFeatures(batch: Batch, row: number, lane: ModelLane, bytes: Buffer, start: number): void {
+function placeFeatures(batch: Batch, row: number, lane: ModelLane, bytes: Uint8Array, start: number): void {
   const { layout } = batch;
   if (layout === null) return;
   batch.table[row * ROW_COLUMNS + ROW.form] = FORM.features;
   let from = start;
   for (let i = 0; i < lane.inputs.length; i += 1) {
     const { rowBytes } = lane.inputs[i] as TensorSpec;
-    bytes.copy(batch.memory, (layout.inputOffsets[i] as number) + row * rowBytes, from, from + rowBytes);
+    copyBytes(
+      bytes,
+      from,
+      from + rowBytes,
+      batch.memory,
+      (layout.inputOffsets[i] as number) + row * rowBytes,
+    );
     from += rowBytes;
   }
 }

@@ -23,6 +23,7 @@ export const GENRE: ModelInfo = {
     { name: 'score', dtype: 'float32', shape: [] },
     { name: 'probabilities', dtype: 'float32', shape: [2] },
   ],
+  tensors: null,
   provider: 'cpu',
   rowsMax: 8,
 };

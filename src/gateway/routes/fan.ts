@@ -8,7 +8,8 @@ import type { Answer, AnswerCallback } from '../../schedule/direct.ts';
 export interface RowAnswer {
   readonly model: string;
   readonly status: Answer['status'];
-  readonly outputs: Readonly<Record<string, unknown>>;
+  /** What `copy` made of them. */
+  readonly outputs: string;
   readonly waitUs: number;
   readonly inferUs: number;
 }
@@ -25,7 +26,8 @@ export interface FanOptions {
   readonly window: number;
   /** Starts one row; `answer` may be called before it returns. */
   readonly infer: (row: number, answer: AnswerCallback) => void;
-  readonly decode: (outputs: Uint8Array) => Record<string, unknown>;
+  /** An Answer's outputs are valid only during its callback. */
+  readonly copy: (outputs: Uint8Array) => string;
   /** False: nobody waits any more, start no further rows. */
   readonly wanted: () => boolean;
 }
@@ -51,7 +53,7 @@ export function fanOut(options: FanOptions, done: (result: RowAnswer[] | RowFail
       done({ row, answer: { status, model, detail: answer.detail, retryMs: answer.retryMs } });
       return;
     }
-    answers[row] = { status, model, waitUs, inferUs, outputs: options.decode(answer.outputs) };
+    answers[row] = { status, model, waitUs, inferUs, outputs: options.copy(answer.outputs) };
     if (answered === rows) {
       over = true;
       done(answers);

@@ -62,6 +62,14 @@ const SECURITY_HEADERS: Headers = {
   'cross-origin-resource-policy': 'same-origin',
 };
 
+const JSON_HEADERS: Headers = { 'content-type': 'application/json', 'cache-control': 'no-store' };
+
+type Pairs = readonly (readonly [name: string, value: string])[];
+
+const pairsOf = (headers: Headers): Pairs => Object.entries({ ...SECURITY_HEADERS, ...headers });
+/** Of nearly every answer; made once. */
+const JSON_PAIRS = pairsOf(JSON_HEADERS);
+
 export class Exchange {
   readonly #res: HttpResponse;
   readonly #bodyless: boolean;
@@ -86,22 +94,16 @@ export class Exchange {
 
   /** `close`: the connection is not to be used again, for the client may still be sending. */
   reply(status: number, headers: Headers, body: string | Uint8Array, close = false): void {
-    if (this.#state !== 'open') return;
-    this.#state = 'answered';
-    this.#res.cork(() => {
-      this.#res.writeStatus(`${status} ${STATUS_TEXT[status] ?? 'Unknown'}`);
-      const all = { ...SECURITY_HEADERS, ...headers };
-      for (const [name, value] of Object.entries(all)) this.#res.writeHeader(name, value);
-      if (this.#bodyless) this.#res.endWithoutBody(Buffer.byteLength(body), close);
-      else if (status === 304) this.#res.endWithoutBody(undefined, close);
-      else this.#res.end(body, close);
-    });
-    this.#ended();
+    this.#reply(status, pairsOf(headers), body, close);
   }
 
   json(status: number, value: unknown, headers: Headers = {}, close = false): void {
-    const all = { 'content-type': 'application/json', 'cache-control': 'no-store', ...headers };
-    this.reply(status, all, JSON.stringify(value), close);
+    this.reply(status, { ...JSON_HEADERS, ...headers }, JSON.stringify(value), close);
+  }
+
+  /** Answers with what is JSON already. */
+  jsonText(status: number, text: string): void {
+    this.#reply(status, JSON_PAIRS, text, false);
   }
 
   /** The error form of the Open Inference Protocol, with a code for programs. */
@@ -109,7 +111,24 @@ export class Exchange {
     this.json(status, { error: message, code }, headers, close);
   }
 
-  /** Calls `done` with the whole body, or answers 413 when it is longer than `bytesMax`. */
+  #reply(status: number, headers: Pairs, body: string | Uint8Array, close: boolean): void {
+    if (this.#state !== 'open') return;
+    this.#state = 'answered';
+    this.#res.cork(() => {
+      // Status 200 needs no saying.
+      if (status !== 200) this.#res.writeStatus(`${status} ${STATUS_TEXT[status] ?? 'Unknown'}`);
+      for (const [name, value] of headers) this.#res.writeHeader(name, value);
+      if (this.#bodyless) this.#res.endWithoutBody(Buffer.byteLength(body), close);
+      else if (status === 304) this.#res.endWithoutBody(undefined, close);
+      else this.#res.end(body, close);
+    });
+    this.#ended();
+  }
+
+  /**
+   * Calls `done` with the whole body, or answers 413 when it is longer than `bytesMax`. The body is the
+   * library's memory: it is gone when `done` returns.
+   */
   readBody(head: RequestHead, bytesMax: number, done: (body: Buffer) => void): void {
     const tooLarge = (): void => {
       this.error(413, 'too_large', `the body is longer than ${bytesMax} bytes`, {}, true);
@@ -128,9 +147,13 @@ export class Exchange {
         tooLarge();
         return;
       }
+      if (isLast && chunks.length === 0) {
+        done(Buffer.from(chunk));
+        return;
+      }
       // The chunk's memory is the library's: copy it.
       if (chunk.byteLength > 0) chunks.push(Buffer.from(new Uint8Array(chunk)));
-      if (isLast) done(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks, bytes));
+      if (isLast) done(Buffer.concat(chunks, bytes));
     });
   }
 }
