@@ -23,7 +23,9 @@ const ANSWER_MS_MAX = 20_000;
 const LINGER_MS = 200;
 
 const plan = JSON.parse(process.argv[2]!) as GeneratorPlan;
-const tell = (message: GeneratorMessage) => process.send!(message);
+const tell = (message: GeneratorMessage, then: () => void = () => {}) => {
+  process.send!(message, undefined, undefined, then);
+};
 
 /** When each watched event was due, was sent, and had its prediction. */
 class Watch {
@@ -217,9 +219,11 @@ function curveOf(sorted: Float64Array): [number, number][] {
   return told.map((percent) => [percent, percentileOf(sorted, percent)]);
 }
 
+// Whoever asked is gone.
+process.once('disconnect', () => process.exit());
+// After a failure, sockets and threads are still there: the process is ended, not left to end.
 try {
-  tell({ say: 'done', report: await run() });
+  tell({ say: 'done', report: await run() }, () => process.exit());
 } catch (error) {
-  tell({ say: 'failed', why: messageOf(error) });
+  tell({ say: 'failed', why: messageOf(error) }, () => process.exit(1));
 }
-process.disconnect();

@@ -3,7 +3,6 @@
 const LF = 10;
 const DOLLAR = 0x24;
 const MINUS = 0x2d;
-const ERROR_BYTES_MAX = 200;
 
 export class Replies {
   count = 0;
@@ -13,26 +12,38 @@ export class Replies {
   #first = 0;
   /** The line at hand is the content of a bulk string, in which no line may break. */
   #content = false;
+  /** What of an error's line came with earlier bytes. */
+  #text = '';
 
   /** Takes all of the bytes from `start` to `end`. */
   take(buffer: Buffer, start: number, end: number): void {
+    let lineStart = start;
     for (let at = start; at < end; at++) {
       const byte = buffer[at]!;
       if (this.#first === 0) this.#first = byte;
       if (byte !== LF) continue;
-      const first = this.#first;
-      this.#first = 0;
-      if (first === DOLLAR && !this.#content) {
-        this.#content = true;
-        continue;
-      }
-      if (first === MINUS && !this.#content && this.error === '') {
-        // What stands before in the buffer may belong to other replies: the last line is this one.
-        const text = buffer.toString('latin1', Math.max(start, at - ERROR_BYTES_MAX), at).trim();
-        this.error = text.slice(text.lastIndexOf('\n') + 1);
-      }
+      this.#line(buffer, lineStart, at);
+      lineStart = at + 1;
+    }
+    if (this.#first === MINUS && !this.#content) this.#text += buffer.toString('latin1', lineStart, end);
+  }
+
+  #line(buffer: Buffer, start: number, end: number): void {
+    const first = this.#first;
+    this.#first = 0;
+    if (this.#content) {
       this.#content = false;
       this.count++;
+      return;
     }
+    if (first === DOLLAR) {
+      this.#content = true;
+      return;
+    }
+    this.count++;
+    if (first !== MINUS) return;
+    const text = this.#text + buffer.toString('latin1', start, end);
+    this.#text = '';
+    if (this.error === '') this.error = text.trim();
   }
 }

@@ -7,9 +7,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { freePort } from '../../src/redis/embedded.ts';
 import { Runner } from '../runner.ts';
 import { openSite, type Site } from '../site.ts';
-import { percentileOf } from '../statistics.ts';
+import { middle, percentileOf } from '../statistics.ts';
 import { lastAddedMs, payloads } from '../streams.ts';
-import { contestantsOf, type Suite, type SuiteOptions, type SuiteResult } from '../suite.ts';
+import { contestantsOf, roundsOf, type Suite, type SuiteOptions, type SuiteResult } from '../suite.ts';
 import { ms, whole } from '../text.ts';
 import { startEngine } from './engine.ts';
 import { Fan, type Shot } from './fan.ts';
@@ -74,20 +74,35 @@ const servers: readonly Server[] = [
   },
 ];
 
+/** A server that runs. */
+interface Served {
+  readonly server: Server;
+  readonly runner: Runner;
+  readonly port: number;
+}
+
 export const pushSuite: Suite = {
   name: 'push',
   what: 'one prediction to 100, 1,000 and 10,000 WebSocket subscribers: until the last one has it',
   async run(options: SuiteOptions) {
+    const { quick, say } = options;
     const chosen = contestantsOf(servers, options.only);
-    const counts = (options.quick ? [100, 1000] : [100, 1000, 10_000]).filter((count) =>
-      fits(count, options.say),
-    );
+    const counts = (quick ? [100, 1000] : [100, 1000, 10_000]).filter((count) => fits(count, say));
+    const rounds = roundsOf(options.rounds, quick ? 1 : 2);
     const site = await openSite();
+    const served: Served[] = [];
     try {
-      const points: Record<string, FanPoint[]> = {};
-      for (const server of chosen) points[server.name] = await measure(server, site, counts, options);
+      for (const server of chosen) served.push({ server, ...(await server.start(site)) });
+      const points: Record<string, FanPoint[]> = Object.fromEntries(chosen.map(({ name }) => [name, []]));
+      for (const count of counts) {
+        const shots = quick ? 10 : count > 1000 ? 30 : 100;
+        for (const [name, parts] of await measure(served, site, { count, rounds, shots, say })) {
+          points[name]!.push(joined(parts));
+        }
+      }
       return resultOf(chosen, points);
     } finally {
+      await Promise.all(served.map(({ runner }) => runner.stop()));
       await site.stop();
     }
   },
@@ -101,36 +116,53 @@ function fits(count: number, say: (line: string) => void): boolean {
   return isEnough;
 }
 
+interface FanPlan {
+  readonly count: number;
+  readonly rounds: number;
+  readonly shots: number;
+  say(line: string): void;
+}
+
+/** By server, in turns. */
 async function measure(
-  server: Server,
+  served: readonly Served[],
   site: Site,
-  counts: readonly number[],
-  { quick, say }: SuiteOptions,
-): Promise<FanPoint[]> {
-  const { runner, port } = await server.start(site);
-  try {
-    const points: FanPoint[] = [];
-    for (const count of counts) {
-      say(`${server.name}: ${count} subscribers`);
-      const fan = await Fan.open({ port, count, channel: `key:${KEY}` });
+  plan: FanPlan,
+): Promise<Map<string, FanPoint[]>> {
+  const { count, rounds, shots, say } = plan;
+  const parts = new Map<string, FanPoint[]>(served.map(({ server }) => [server.name, []]));
+  for (let round = 1; round <= rounds; round++) {
+    for (const { server, runner, port } of served) {
       try {
-        const shots = quick ? 10 : count > 1000 ? 60 : 200;
-        const point = await shootAll(server, site, runner, fan, count, shots);
-        points.push(point);
-        const last = sortedOf(point, ({ lastMs }) => lastMs);
-        say(`last of ${count}: p50 ${ms(percentileOf(last, 50))} ms, p99 ${ms(percentileOf(last, 99))} ms`);
-      } finally {
-        fan.close();
+        const fan = await Fan.open({ port, count, channel: `key:${KEY}` });
+        try {
+          const point = await shootAll(server, site, runner, fan, count, shots);
+          parts.get(server.name)!.push(point);
+          const last = sortedOf(point, ({ lastMs }) => lastMs);
+          const [p50, p99] = [50, 99].map((percent) => ms(percentileOf(last, percent)));
+          say(`round ${round}/${rounds}  ${server.name}, last of ${count}: p50 ${p50} ms, p99 ${p99} ms`);
+        } finally {
+          fan.close();
+        }
+      } catch (error) {
+        const text = `${server.name}: ${(error as Error).message}\n${runner.output}`;
+        throw new Error(text.trim(), { cause: error });
       }
       // Closing thousands of sockets is work too.
       await sleep(500);
     }
-    return points;
-  } catch (error) {
-    throw new Error(`${server.name}: ${(error as Error).message}\n${runner.output}`.trim(), { cause: error });
-  } finally {
-    await runner.stop();
   }
+  return parts;
+}
+
+/** The rounds of one server and number of subscribers as one. */
+function joined(parts: readonly FanPoint[]): FanPoint {
+  return {
+    subscribers: parts[0]!.subscribers,
+    shots: parts.flatMap(({ shots }) => shots),
+    serverUs: middle(parts.map(({ serverUs }) => serverUs)),
+    clientUs: middle(parts.map(({ clientUs }) => clientUs)),
+  };
 }
 
 async function shootAll(
@@ -198,7 +230,8 @@ function resultOf(
         text: [
           'From the XADD of the event until the first and the last subscriber had the frame, and from the entry id' +
             ' of the prediction (whole milliseconds) until the last one had it. Processor time in us per frame: the' +
-            " server's, and that of the subscribers' processes, which share the cores with it.",
+            " server's with all that it does besides, and that of the subscribers' processes, which share the" +
+            ' cores with it.',
           ...chosen.map(({ name, what }) => `- **${name === 'bare' ? 'bare fan-out' : name}**: ${what}`),
         ],
         table: {
