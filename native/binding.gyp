@@ -6,6 +6,7 @@
       'target_name': 'subito',
       'sources': [
         'src/addon.cc',
+        'src/worker-codec.cc',
         'src/batch.cc',
       ],
       'defines': [
@@ -13,12 +14,13 @@
         'NAPI_VERSION=9',
         'SUBITO_VERSION="<!(node -p "require(\'../package.json\').version")"',
       ],
-      'cflags_cc': [ '-std=c++17', '-fvisibility=hidden', '-Wall', '-Wextra' ],
+      # No fused multiply-add: numbers are rounded where JavaScript rounds them.
+      'cflags_cc': [ '-std=c++17', '-fvisibility=hidden', '-ffp-contract=off', '-Wall', '-Wextra' ],
       'xcode_settings': {
         'CLANG_CXX_LANGUAGE_STANDARD': 'c++17',
         'GCC_SYMBOLS_PRIVATE_EXTERN': 'YES',
         'MACOSX_DEPLOYMENT_TARGET': '13.3',
-        'OTHER_CPLUSPLUSFLAGS': [ '-Wall', '-Wextra' ],
+        'OTHER_CPLUSPLUSFLAGS': [ '-ffp-contract=off', '-Wall', '-Wextra' ],
       },
     },
   ],

@@ -76,6 +76,12 @@ export interface Native {
   readonly abi: number;
   /** Subito's, when it was built. */
   readonly version: string;
+  /**
+   * Decodes whole batches by a plan (src/infer/native-codec.ts); null: the plan is of something that the twin
+   * does.
+   */
+  createDecoder(plan: Uint8Array): NativeDecode | null;
+  createEncoder(plan: Uint8Array): NativeEncode | null;
   openBatch(options: NativeBatchOptions): NativeBatch;
   /**
    * Takes at most `entriesMax` entries of an XREADGROUP reply that begin at `start` into rows of the batch;
@@ -105,6 +111,18 @@ export interface Native {
   ): number;
 }
 
+/**
+ * Decodes and checks rows `first` to `first + rows` of a slab, given as its bytes. Marks each in the row
+ * table as ok or left to the twin, and returns how many are left. Throws when the slab is too small.
+ */
+export type NativeDecode = (slab: Uint8Array, first: number, rows: number) => number;
+
+/**
+ * Encodes the rows that are ok, behind the first `used` bytes of the output arena. Notes each in the row
+ * table, and which are left; returns how many bytes are used then.
+ */
+export type NativeEncode = (slab: Uint8Array, first: number, rows: number, used: number) => number;
+
 export interface NativeChoice {
   /** null: the twins run. */
   readonly native: Native | null;
@@ -112,7 +130,7 @@ export interface NativeChoice {
   readonly why: string;
 }
 
-export const NATIVE_ABI = 1;
+export const NATIVE_ABI = 2;
 
 const root = fileURLToPath(new URL('../', import.meta.url));
 

@@ -6,6 +6,6 @@
 
 namespace subito {
 
-constexpr int32_t kAbi = 1;
+constexpr int32_t kAbi = 2;
 
 }  // namespace subito

@@ -1,9 +1,10 @@
 // The addon: registers the pieces, each of which lives in files of its own and has a `Register...` function.
 //
-// Several threads load it, each with an environment of its own, so no piece keeps anything in variables of
-// the process: what outlives a call hangs on the objects that the piece hands out.
+// Several threads load it, each with an environment of its own, so no piece keeps anything that changes in
+// variables of the process: what outlives a call hangs on the objects that the piece hands out.
 #include "abi.h"
 #include "napi.h"
+#include "worker-codec.h"
 
 namespace subito {
 
@@ -26,6 +27,7 @@ using Register = napi_status (*)(napi_env, napi_value);
 // A new piece gets a row here, and its .cc a row in binding.gyp.
 constexpr Register kPieces[] = {
     RegisterAbout,
+    RegisterWorkerCodec,
     RegisterBatch,
 };
 

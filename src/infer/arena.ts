@@ -26,6 +26,16 @@ export class OutArena {
     return this.at - this.#base;
   }
 
+  /** What was written must be given away with the batch: the slab's arena could not hold it. */
+  get spilled(): boolean {
+    return this.#spilled;
+  }
+
+  /** Somebody else wrote into the slab's arena, which now holds `length` bytes. */
+  advance(length: number): void {
+    this.at = this.#base + length;
+  }
+
   /** Takes back what was written past `length`. */
   rewind(length: number): void {
     this.at = this.#base + length;

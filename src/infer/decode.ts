@@ -46,7 +46,7 @@ export function parseData(
 }
 
 /** One named value of an event: a scalar element of an input's row, or the whole row. */
-interface Field {
+export interface DecodedField {
   readonly name: string;
   readonly input: number;
   readonly spec: TensorSpec;
@@ -58,15 +58,18 @@ interface Field {
   readonly fallback: number | bigint | string | undefined;
 }
 
+/** What the rows of an input must not hold, however they came: NaN and infinities; all but 0 and 1. */
+export type RowCheck = 'finite' | 'flags' | null;
+
 /** Decodes by the manifest's `fields`, or one field per input where it names none. */
 export class FieldDecoder {
-  readonly #fields: readonly Field[];
+  readonly #fields: readonly DecodedField[];
   readonly #byName: ReadonlyMap<string, number>;
   /** The event that a field was last seen in, by number. */
   readonly #seen: Float64Array;
   #event = 0;
-  /** By input, what its rows must not hold however they came. */
-  readonly #checks: readonly ('finite' | 'flags' | null)[];
+  /** By input. */
+  readonly #checks: readonly RowCheck[];
   readonly #inputs: readonly TensorSpec[];
 
   /** Throws an Error (not InvalidEvent) when fields do not fit the inputs. */
@@ -94,6 +97,15 @@ export class FieldDecoder {
       shape: element === -1 ? spec.shape : [],
       ...(given === undefined ? {} : { default: given }),
     }));
+  }
+
+  /** What it goes by, for its counterpart in the addon. */
+  get plan(): {
+    inputs: readonly TensorSpec[];
+    checks: readonly RowCheck[];
+    fields: readonly DecodedField[];
+  } {
+    return { inputs: this.#inputs, checks: this.#checks, fields: this.#fields };
   }
 
   /**
@@ -193,7 +205,7 @@ export class FieldDecoder {
   }
 }
 
-function fieldsOf(spec: TensorSpec, input: number, about: ManifestInput | undefined): Field[] {
+function fieldsOf(spec: TensorSpec, input: number, about: ManifestInput | undefined): DecodedField[] {
   if (about === undefined || about.fields.length === 0) {
     const { name, dtype } = spec;
     return [{ name, input, spec, dtype, element: -1, given: undefined, fallback: undefined }];
@@ -208,7 +220,7 @@ function fieldsOf(spec: TensorSpec, input: number, about: ManifestInput | undefi
     if ((dtype === 'string') !== (spec.dtype === 'string')) {
       throw new Error(`inputs ${spec.name}: field ${name} is ${dtype}, but the input is ${spec.dtype}`);
     }
-    let fallback: Field['fallback'];
+    let fallback: DecodedField['fallback'];
     if (entry.default !== undefined) {
       try {
         fallback = coerce(dtype, entry.default, 'default');

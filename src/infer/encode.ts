@@ -19,7 +19,7 @@ import type { ManifestOutput } from './protocol.ts';
 import { isFloat, load, type TensorData } from './tensors.ts';
 
 /** How one output is named and labelled, prepared once. */
-interface Part {
+export interface EncodedPart {
   readonly spec: TensorSpec;
   /** The name as MessagePack and as JSON. */
   readonly keyBytes: Uint8Array;
@@ -33,11 +33,12 @@ interface Part {
 
 /** Encodes without a handler: each output under its own name. */
 export class OutputEncoder {
-  readonly #parts: readonly Part[];
+  /** For its counterpart in the addon, too. */
+  readonly parts: readonly EncodedPart[];
 
   /** Throws an Error when labels do not fit an output. */
   constructor(outputs: readonly TensorSpec[], manifest: readonly ManifestOutput[]) {
-    this.#parts = outputs.map((spec) => {
+    this.parts = outputs.map((spec) => {
       const labels = manifest.find((entry) => entry.name === spec.name)?.labels ?? [];
       return {
         spec,
@@ -53,7 +54,7 @@ export class OutputEncoder {
 
   /** What a prediction holds. */
   describe(): FieldSpec[] {
-    return this.#parts.map(({ spec, labelled }) => ({
+    return this.parts.map(({ spec, labelled }) => ({
       name: spec.name,
       dtype: labelled === 'indices' ? 'string' : spec.dtype,
       shape: spec.shape,
@@ -62,7 +63,7 @@ export class OutputEncoder {
 
   /** Writes the row that every column was sought to. */
   encode(out: OutArena, columns: readonly OutputColumn[], encoding: number): void {
-    const parts = this.#parts;
+    const { parts } = this;
     if (encoding === ENCODING.json) {
       let text = '{';
       for (let i = 0; i < parts.length; i++) {
@@ -87,7 +88,7 @@ function packed(text: string): Uint8Array {
   return new Uint8Array(bytes.subarray(0, out.at));
 }
 
-function labelling(spec: TensorSpec, labels: readonly string[]): Part['labelled'] {
+function labelling(spec: TensorSpec, labels: readonly string[]): EncodedPart['labelled'] {
   if (labels.length === 0) return 'none';
   const { name, dtype, shape } = spec;
   if (dtype === 'string' || dtype === 'bool') {
@@ -106,7 +107,7 @@ function labelling(spec: TensorSpec, labels: readonly string[]): Part['labelled'
   return 'scores';
 }
 
-function labelOf(part: Part, value: unknown): number {
+function labelOf(part: EncodedPart, value: unknown): number {
   const index = Number(value);
   if (part.labels[index] === undefined) {
     throw new RangeError(`output ${part.spec.name}: there is no label ${index} of ${part.labels.length}`);
@@ -114,12 +115,12 @@ function labelOf(part: Part, value: unknown): number {
   return index;
 }
 
-function checkScores(part: Part, elements: number): void {
+function checkScores(part: EncodedPart, elements: number): void {
   if (elements === part.labels.length) return;
   throw new RangeError(`output ${part.spec.name}: ${elements} scores for ${part.labels.length} labels`);
 }
 
-function putPart(out: OutArena, part: Part, column: OutputColumn): void {
+function putPart(out: OutArena, part: EncodedPart, column: OutputColumn): void {
   const { data, base, elements } = column;
   const { dtype } = part.spec;
   if (part.labelled === 'none') {
@@ -181,7 +182,7 @@ function putElement(out: OutArena, data: TensorData, at: number, dtype: string):
   else putInteger(out, value);
 }
 
-function jsonPart(part: Part, column: OutputColumn): string {
+function jsonPart(part: EncodedPart, column: OutputColumn): string {
   const { data, base, elements } = column;
   if (part.labelled === 'none') return jsonNested(column, 0, base, elements);
   let text = '';

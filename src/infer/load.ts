@@ -4,6 +4,7 @@
 import { pathToFileURL } from 'node:url';
 import { type InferenceSession, Tensor } from 'onnxruntime-node';
 import { messageOf } from '../errors.ts';
+import type { Native } from '../native.ts';
 import { DTYPE_BYTES, FORM, ROW, ROW_COLUMNS, type TensorSpec } from '../schedule/slab.ts';
 import { FieldDecoder } from './decode.ts';
 import { OutputEncoder } from './encode.ts';
@@ -24,11 +25,15 @@ import type { LoadedModel, ModelSpec } from './protocol.ts';
 import { ModelSession, openSession, SlabView } from './session.ts';
 import { sliceOf, type TensorData } from './tensors.ts';
 
-/** Rejects with an Error that says which file and key is at fault and what to do. */
+/**
+ * `native`: the addon that decodes and encodes whole batches; null: TypeScript does. Rejects with an Error
+ * that says which file and key is at fault and what to do.
+ */
 export async function loadModel(
   spec: ModelSpec,
   providers: readonly string[],
   slabArenaBytes: number,
+  native: Native | null = null,
 ): Promise<{ model: Model; notices: string[] }> {
   const { session, provider, notices } = await openSession(spec.onnxPath, providers);
   const joined = joinInputs(declared(session.inputMetadata, 'input'), spec.inputs);
@@ -61,6 +66,7 @@ export async function loadModel(
     encoder,
     codec: handler?.codec ?? null,
     layout: layoutOf(shape, spec.rowsMax, slabArenaBytes),
+    native,
   });
   const slab = model.scratch();
   if (golden !== null) await checkGolden(model, slab, golden);

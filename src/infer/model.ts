@@ -6,12 +6,14 @@
  */
 import { threadId } from 'node:worker_threads';
 import { messageOf } from '../errors.ts';
+import type { Native, NativeDecode, NativeEncode } from '../native.ts';
 import { FORM, RESULT, ROW, ROW_COLUMNS, type SlabLayout, slabLayout } from '../schedule/slab.ts';
 import { OutArena } from './arena.ts';
 import { type FieldDecoder, parseData } from './decode.ts';
 import { encodeValue, type OutputEncoder } from './encode.ts';
 import type { RowCodec } from './handler.ts';
 import { NativeHalted } from './native.ts';
+import { LEFT, nativeDecoder, nativeEncoder } from './native-codec.ts';
 import type { InferResult, InferTask, LoadedModel } from './protocol.ts';
 import { type ModelSession, type SessionShape, SlabView } from './session.ts';
 import { clear } from './tensors.ts';
@@ -28,6 +30,8 @@ export interface ModelParts {
   /** The handler's codec takes the place of decoder and encoder for named events. */
   readonly codec: RowCodec | null;
   readonly layout: SlabLayout;
+  /** Decodes and encodes whole batches where it can; null: decoder and encoder do all of it. */
+  readonly native: Native | null;
 }
 
 export class Model {
@@ -36,9 +40,15 @@ export class Model {
   /** By the engine's slab index. */
   readonly #slabs: (SlabView | undefined)[] = [];
   readonly #hasText: boolean;
+  readonly #decodeNative: NativeDecode | null;
+  readonly #encodeNative: NativeEncode | null;
 
   constructor(parts: ModelParts) {
     this.parts = parts;
+    const { decoder, encoder, layout } = parts;
+    const native = parts.codec === null ? parts.native : null;
+    this.#decodeNative = native && nativeDecoder(native, decoder, layout);
+    this.#encodeNative = native && nativeEncoder(native, encoder, layout);
     this.#hasText = parts.shape.inputs.some((spec) => spec.dtype === 'string');
   }
 
@@ -67,21 +77,43 @@ export class Model {
     const began = performance.now();
     const { layout } = slab;
     this.#out.reset(slab.bytes, slab.view, layout.arenaOutOffset, layout.arenaOutBytes);
-    const end = first + rows;
-    let good = 0;
-    for (let row = first; row < end; row++) if (this.#decodeRow(slab, row, placed)) good++;
+    const good = this.#decodeRows(slab, first, rows, placed);
     const decoded = performance.now();
     if (good > 0) await this.#runRows(slab, first, rows, apart);
     const ran = performance.now();
-    for (let row = first; row < end; row++) {
-      if (slab.table[row * ROW_COLUMNS + ROW.result] === RESULT.ok) this.#encodeRow(slab, row);
-    }
+    this.#encodeRows(slab, first, rows);
     for (const column of slab.columns) column.release();
     return {
       inferUs: Math.round((performance.now() - began) * 1000),
       runUs: Math.round((ran - decoded) * 1000),
       spill: this.#out.spill(),
     };
+  }
+
+  /** The addon first, then one by one what it left. Returns how many rows may run. */
+  #decodeRows(slab: SlabView, first: number, rows: number, placed: boolean): number {
+    const native = placed ? null : this.#decodeNative;
+    const left = native === null ? rows : native(slab.bytes, first, rows);
+    let good = rows - left;
+    if (left === 0) return good;
+    for (let row = first; row < first + rows; row++) {
+      const result = slab.table[row * ROW_COLUMNS + ROW.result];
+      if ((native === null || result === LEFT) && this.#decodeRow(slab, row, placed)) good++;
+    }
+    return good;
+  }
+
+  #encodeRows(slab: SlabView, first: number, rows: number): void {
+    const { table } = slab;
+    const out = this.#out;
+    // Once out of the slab, all of it is: the addon writes nowhere else.
+    const native = out.spilled ? null : this.#encodeNative;
+    if (native !== null) out.advance(native(slab.bytes, first, rows, out.length));
+    for (let row = first; row < first + rows; row++) {
+      const at = row * ROW_COLUMNS;
+      if (table[at + ROW.result] !== RESULT.ok) continue;
+      if (native === null || table[at + ROW.outLength] === LEFT) this.#encodeRow(slab, row);
+    }
   }
 
   /**

@@ -6,6 +6,7 @@ import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { workerData } from 'node:worker_threads';
 import { messageOf } from '../errors.ts';
+import { loadNative } from '../native.ts';
 import { loadModel } from './load.ts';
 import type { Model } from './model.ts';
 import { isHalted, NativeHalted, useNativeCells } from './native.ts';
@@ -18,7 +19,7 @@ import type {
   WorkerOptions,
 } from './protocol.ts';
 
-const { models: specs, providers, slabArenaBytes, cells, succession } = workerData as WorkerOptions;
+const { models: specs, providers, slabArenaBytes, native, cells, succession } = workerData as WorkerOptions;
 useNativeCells(cells);
 // The workers before this one died while they loaded: not at once again.
 await sleep(Atomics.load(succession, 0));
@@ -27,10 +28,11 @@ await sleep(Atomics.load(succession, 0));
 const models: (Model | undefined)[] = [];
 const problems: ModelProblem[] = [];
 const notices: string[] = [];
+const addon = native ? loadNative('auto').native : null;
 
 for (const spec of specs) {
   try {
-    const { model, notices: more } = await loadModel(spec, providers, slabArenaBytes);
+    const { model, notices: more } = await loadModel(spec, providers, slabArenaBytes, addon);
     models[spec.slot] = model;
     notices.push(...more);
   } catch (error) {

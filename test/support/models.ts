@@ -4,6 +4,7 @@ import { unpack } from 'msgpackr';
 import { loadModel } from '../../src/infer/load.ts';
 import type { Model } from '../../src/infer/model.ts';
 import type { ManifestInput, ModelSpec } from '../../src/infer/protocol.ts';
+import type { Native } from '../../src/native.ts';
 import { ENCODING, FORM, RESULT, ROW, ROW_COLUMNS } from '../../src/schedule/slab.ts';
 
 export const modelsPath = fileURLToPath(new URL('../fixtures/models', import.meta.url));
@@ -37,8 +38,9 @@ export async function loadFixture(
   name: string,
   changes: Partial<ModelSpec> = {},
   arenaBytes = 16_384,
+  native: Native | null = null,
 ): Promise<Model> {
-  return (await loadModel(fixture(name, changes), ['cpu'], arenaBytes)).model;
+  return (await loadModel(fixture(name, changes), ['cpu'], arenaBytes, native)).model;
 }
 
 export interface GivenRow {
