@@ -157,7 +157,8 @@ export class Intake {
     fill[FILL.receivedMs] = this.#receivedMs;
     fill[FILL.deadlineMsDefault] = stream.deadlineMs || lane.deadlineMs || deadlineMsDefault;
     fill[FILL.modelNeeded] = lane === stream.lane ? 0 : 1;
-    taken.entries = takeEntries(native, batch, fill, buffer, start, end, entriesMax);
+    const countMax = Math.min(entriesMax, batch.rowsMax - batch.rows);
+    taken.entries = takeEntries(native, batch, fill, buffer, start, end, countMax);
     taken.next = fill[FILL.next] as number;
     this.rowsInFlight += taken.entries;
     if (taken.entries > 0) batcher.added(lane);
