@@ -1,10 +1,11 @@
 /** Loads a fixture model in this thread and runs rows that a test puts into a slab by hand. */
 import { fileURLToPath } from 'node:url';
 import { unpack } from 'msgpackr';
+import { expect } from 'vitest';
 import { loadModel } from '../../src/infer/load.ts';
 import type { Model } from '../../src/infer/model.ts';
 import type { ManifestInput, ModelSpec } from '../../src/infer/protocol.ts';
-import type { Native } from '../../src/native.ts';
+import { loadNative, type Native } from '../../src/native.ts';
 import { ENCODING, FORM, RESULT, ROW, ROW_COLUMNS } from '../../src/schedule/slab.ts';
 
 export const modelsPath = fileURLToPath(new URL('../fixtures/models', import.meta.url));
@@ -34,13 +35,22 @@ export function manifestInput(name: string, changes: Partial<ManifestInput> = {}
   return { name, dtype: null, shape: null, fields: [], finite: false, ...changes };
 }
 
+/** Models that use the addon, and the same without it. */
+const twins = new WeakMap<Model, Model>();
+
+/** With the addon where there is one; what is run through `runRows` is then compared with its twin. */
 export async function loadFixture(
   name: string,
   changes: Partial<ModelSpec> = {},
   arenaBytes = 16_384,
-  native: Native | null = null,
 ): Promise<Model> {
-  return (await loadModel(fixture(name, changes), ['cpu'], arenaBytes, native)).model;
+  const load = async (native: Native | null) =>
+    (await loadModel(fixture(name, changes), ['cpu'], arenaBytes, native)).model;
+  const { native } = loadNative('auto');
+  const model = await load(native);
+  // Handlers may remember what they did before.
+  if (native !== null && model.parts.codec === null) twins.set(model, await load(null));
+  return model;
 }
 
 export interface GivenRow {
@@ -115,5 +125,8 @@ export async function runRows(
 ): Promise<RowOutcome[]> {
   placeRows(slab, model, rows);
   const { spill } = await model.runSlab(slab, 0, rows.length);
-  return readRows(slab, spill, rows.length);
+  const outcomes = readRows(slab, spill, rows.length);
+  const twin = twins.get(model);
+  if (twin !== undefined) expect(outcomes).toEqual(await runRows(twin, rows));
+  return outcomes;
 }
