@@ -14,7 +14,13 @@ export interface Machine {
   readonly node: string;
   readonly redis: string;
   readonly onnxruntime: string;
+  /** Before the first suite: later it would be the benchmark's own. */
   readonly loadBefore: number;
+  /**
+   * Of the processor time during the run, what the host of this virtual machine gave to others. Null:
+   * unknown.
+   */
+  readonly stolenShare: number | null;
   /** UTC, to the minute. */
   readonly date: string;
   /** Short hash; `+` when source files differ from it. */
@@ -32,16 +38,45 @@ export function describeMachine(): Machine {
     redis: /v=(\S+)/.exec(outputOf('redis-server', '--version'))?.[1] ?? 'unknown',
     onnxruntime: JSON.parse(readFileSync(ort, 'utf8')).version,
     loadBefore: loadavg()[0]!,
-    date: new Date().toISOString().slice(0, 16).replace('T', ' '),
+    stolenShare: null,
+    date: dateText(),
     commit: commitOf(),
   };
 }
 
+export function dateText(): string {
+  return new Date().toISOString().slice(0, 16).replace('T', ' ');
+}
+
+/** Called at the beginning of a run; the answer, at its end, tells what share was stolen meanwhile. */
+export function watchStolen(): () => number | null {
+  const before = processorTicks();
+  return () => {
+    const after = processorTicks();
+    if (before === null || after === null || after.all === before.all) return null;
+    return (after.stolen - before.stolen) / (after.all - before.all);
+  };
+}
+
+/** Null where there is no such file. */
+function processorTicks(): { readonly all: number; readonly stolen: number } | null {
+  try {
+    const [line = ''] = readFileSync('/proc/stat', 'latin1').split('\n', 1);
+    // user nice system idle iowait irq softirq steal; guests are contained in the first two.
+    const ticks = line.trim().split(/\s+/).slice(1, 9).map(Number);
+    return { all: ticks.reduce((sum, each) => sum + each, 0), stolen: ticks[7] ?? 0 };
+  } catch {
+    return null;
+  }
+}
+
 export function machineText(machine: Machine): string {
+  const { stolenShare } = machine;
+  const stolen = stolenShare === null ? '' : `; the host took ${(stolenShare * 100).toFixed(1)} %`;
   return (
     `${machine.date} UTC, commit ${machine.commit}; ${machine.cpu}, ${machine.cores} cores, ` +
     `${machine.memoryGiB} GiB, Linux ${machine.kernel}; Node ${machine.node}, Redis ${machine.redis}, ` +
-    `ONNX Runtime ${machine.onnxruntime}; load average before ${machine.loadBefore.toFixed(1)}`
+    `ONNX Runtime ${machine.onnxruntime}; load average before ${machine.loadBefore.toFixed(1)}${stolen}`
   );
 }
 

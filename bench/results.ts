@@ -65,9 +65,9 @@ export function reportText(results: readonly StoredResult[]): string {
   const lines = [
     '# Benchmark results',
     '',
-    'Written by `npm run bench`; `npm run bench -- --help` says what each part measures. Figures of one machine,',
-    'on which everything shares the cores: trust the ratios. Each part says when, where and at which commit it was',
-    'measured; the files in [results](results) hold every figure.',
+    'Written by `npm run bench`; `npm run bench -- --help` says what each part measures. Figures of one',
+    'machine, on which everything shares the cores: trust the ratios. Each part says when, where and at',
+    'which commit it was measured; the files in [results](results) hold every figure.',
     '',
   ];
   for (const { suite, what, machine, sections, ratios, plots } of results) {

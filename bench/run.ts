@@ -3,7 +3,7 @@
  */
 import { parseArgs } from 'node:util';
 import { type Comparison, compareRatios, comparisonRows, passed, QUOTIENT_MIN } from './baseline.ts';
-import { busyWarning, describeMachine, type Machine, machineText } from './machine.ts';
+import { busyWarning, dateText, describeMachine, type Machine, machineText, watchStolen } from './machine.ts';
 import { loadSuite, suitePlaces } from './registry.ts';
 import { BENCH, readResult, resultText, storeResult, writeReport } from './results.ts';
 import type { Suite, SuiteResult } from './suite.ts';
@@ -78,8 +78,11 @@ async function main(): Promise<number> {
     process.stderr.write('See npm run bench -- --help\n');
     return 2;
   }
+  const machine = describeMachine();
+  const warning = busyWarning(machine);
+  if (warning !== null) say(warning);
   const ran: Ran[] = [];
-  for (const name of names) ran.push(await runOne(await loadSuite(name), rounds));
+  for (const name of names) ran.push(await runOne(await loadSuite(name), machine, rounds));
   const comparisons = values.check ? compareAll(ran) : null;
   if (values.json) {
     const suites = ran.map(({ suite, ...rest }) => ({ suite: suite.name, ...rest }));
@@ -90,11 +93,10 @@ async function main(): Promise<number> {
   return failed || (comparisons !== null && !passed(comparisons)) ? 1 : 0;
 }
 
-async function runOne(suite: Suite, rounds: number | null): Promise<Ran> {
-  const machine = describeMachine();
-  say(`\n${suite.name}: ${suite.what}\n${machineText(machine)}`);
-  const warning = busyWarning(machine);
-  if (warning !== null) say(warning);
+async function runOne(suite: Suite, before: Machine, rounds: number | null): Promise<Ran> {
+  const begun = { ...before, date: dateText() };
+  say(`\n${suite.name}: ${suite.what}\n${machineText(begun)}`);
+  const stolenShare = watchStolen();
   const { quick, check } = values;
   const only = values.only === '' ? null : values.only.split(',');
   try {
@@ -105,6 +107,7 @@ async function runOne(suite: Suite, rounds: number | null): Promise<Ran> {
       only,
       say: (line) => say(`${suite.name}: ${line}`),
     });
+    const machine = { ...begun, stolenShare: stolenShare() };
     if (!values.json) process.stdout.write(`${resultText(suite.name, result)}\n`);
     if (!quick && !check && only === null && !values['no-write']) {
       storeResult(BENCH, suite, machine, result);
@@ -116,7 +119,7 @@ async function runOne(suite: Suite, rounds: number | null): Promise<Ran> {
     return { suite, machine, result, failure: null };
   } catch (error) {
     // The others may still be measured.
-    return { suite, machine, result: null, failure: (error as Error).message };
+    return { suite, machine: begun, result: null, failure: (error as Error).message };
   }
 }
 

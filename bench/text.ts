@@ -1,6 +1,9 @@
 /** Figures and tables as text: Markdown, which also reads well in a terminal. */
 import type { Section, Table } from './suite.ts';
 
+/** A paragraph, however it is broken into lines in the source. */
+export const prose = (text: string) => text.replace(/\s+/g, ' ').trim();
+
 /** 1234567.8 -> 1,234,568 */
 export const whole = (value: number) => Math.round(value).toLocaleString('en-US');
 

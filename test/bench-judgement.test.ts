@@ -172,8 +172,8 @@ test('latency is compared with the bare loop at each rate', () => {
   expect(
     latencyRatiosOf({ subito: [point(0.1, 2), point(0.95, 10)], bare: [point(0.1, 1), point(0.95, 8)] }),
   ).toEqual({
+    'bare p50 against ours at 10 %': 1,
     'bare p99 against ours at 10 %': 0.5,
-    'bare p99 against ours at 95 %': 0.8,
   });
   expect(latencyRatiosOf({ subito: [point(0.1, 2)] })).toEqual({});
 });

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import { compareRatios, comparisonRows, passed, QUOTIENT_MIN } from '../bench/baseline.ts';
 import type { Machine } from '../bench/machine.ts';
-import { busyWarning, describeMachine } from '../bench/machine.ts';
+import { busyWarning, describeMachine, machineText, watchStolen } from '../bench/machine.ts';
 import { loadSuite, suitePlaces } from '../bench/registry.ts';
 import { readResult, readResults, reportText, storeResult, writeReport } from '../bench/results.ts';
 import { middle, percentileOf, slopeOf } from '../bench/statistics.ts';
@@ -25,6 +25,7 @@ const machine: Machine = {
   redis: '7.0.15',
   onnxruntime: '1.30.0',
   loadBefore: 0.1,
+  stolenShare: 0.02,
   date: '2026-01-01 00:00',
   commit: 'abcdef0',
 };
@@ -156,6 +157,13 @@ test('the machine is described; load that others cause is warned of', () => {
   expect(found.redis).toMatch(/^\d+\.\d+\.\d+$/);
   expect(found.onnxruntime).toMatch(/^\d+\.\d+\.\d+$/);
   expect(found.commit).toMatch(/^[0-9a-f]{7,}\+?$/);
+  expect(machineText(machine)).toMatch(/load average before 0.1; the host took 2.0 %$/);
+  expect(machineText(found)).toMatch(/load average before [\d.]+$/);
+  const stolen = watchStolen();
+  const endMs = Date.now() + 60;
+  while (Date.now() < endMs);
+  expect(stolen()).toBeGreaterThanOrEqual(0);
+  expect(stolen()).toBeLessThan(1);
   expect(busyWarning({ ...machine, loadBefore: 0.7 })).toBeNull();
   expect(busyWarning({ ...machine, loadBefore: 3 })).toContain('load average 3.0');
 });

@@ -25,7 +25,7 @@ export const latencySuite: Suite = {
   name: 'latency',
   what: 'an open loop at shares of the sustained rate: added to predicted, against a bare loop over Redis',
   async run(options: SuiteOptions) {
-    const { quick, check, rounds, say } = options;
+    const { quick, rounds, say } = options;
     const names = contestantsOf(contestants, options.only).map(({ name }) => name);
     const settings = quick ? PACE_QUICK : PACE;
     const site = await openSite();
@@ -35,7 +35,7 @@ export const latencySuite: Suite = {
       try {
         const found = await engine.sustained(settings, true);
         const seconds = quick ? 2 : 10;
-        const turns = roundsOf(rounds, quick ? 1 : check ? 2 : 3);
+        const turns = roundsOf(rounds, quick ? 1 : 3);
         say('warming up the bare loop');
         await runBare(site, bare, 'warm', found.ratePerS / 2, quick ? 1 : 5);
         return await measure(engine, bare, found, { seconds, turns, names, say });

@@ -14,7 +14,7 @@ import { openSite, redisCpuUs, type Site } from '../site.ts';
 import { middle } from '../statistics.ts';
 import { added, fillStream, lastAddedMs } from '../streams.ts';
 import { roundsOf, type Suite, type SuiteResult } from '../suite.ts';
-import { percent, whole } from '../text.ts';
+import { percent, prose, whole } from '../text.ts';
 
 const RATIO_MIN = 0.95;
 const DRAIN_MS_MAX = 60_000;
@@ -128,9 +128,10 @@ function resultOf(drains: readonly Pair[], events: number): SuiteResult {
       {
         title: "The engine with and without its ledger's upkeep",
         text: [
-          `Medians of ${drains.length} pairs of drains of ${whole(events)} events each. With upkeep, of what` +
-            ` it is without, as medians of pairs: throughput ${percent(throughput)}, Redis` +
-            ` ${percent(ratio(({ redisUs }) => redisUs))}, engine ${percent(ratio(({ processUs }) => processUs))}.`,
+          prose(`Medians of ${drains.length} pairs of drains of ${whole(events)} events each. With
+            upkeep, of what it is without, as medians of pairs: throughput ${percent(throughput)}, Redis
+            ${percent(ratio(({ redisUs }) => redisUs))}, engine
+            ${percent(ratio(({ processUs }) => processUs))}.`),
         ],
         table: { head: ['', 'events/s', 'Redis us/event', 'engine us/event'], rows },
       },

@@ -3,7 +3,7 @@ import { linePlot } from '../plot.ts';
 import { openSite } from '../site.ts';
 import { middle, slopeOf } from '../statistics.ts';
 import type { Suite, SuiteOptions, SuiteResult } from '../suite.ts';
-import { whole } from '../text.ts';
+import { prose, whole } from '../text.ts';
 import { PACE, PACE_QUICK, type Paced, PacedEngine } from './pace.ts';
 
 const RUN_S = 600;
@@ -82,8 +82,9 @@ function resultOf(run: Paced, sizes: readonly Size[], seconds: number): SuiteRes
       {
         title: `Resident size over ${whole(seconds)} s at ${whole(run.ratePerS)} events/s`,
         text: [
-          `${whole(run.report.sent)} events, each predicted. Growth counts from ${settleS.toFixed(0)} s on: before,` +
-            ` caches fill and code is compiled. Medians of a tenth of the time at both ends.${why}`,
+          prose(`${whole(run.report.sent)} events, each predicted. Growth counts from
+            ${settleS.toFixed(0)} s on: before, caches fill and code is compiled. Medians of a tenth of
+            the time at both ends.${why}`),
         ],
         table: {
           head: ['', 'begin', `after ${settleS.toFixed(0)} s`, 'end', 'most', 'growth', 'per minute'],

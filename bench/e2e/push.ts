@@ -10,7 +10,7 @@ import { openSite, type Site } from '../site.ts';
 import { middle, percentileOf } from '../statistics.ts';
 import { lastAddedMs, payloads } from '../streams.ts';
 import { contestantsOf, roundsOf, type Suite, type SuiteOptions, type SuiteResult } from '../suite.ts';
-import { ms, whole } from '../text.ts';
+import { ms, prose, whole } from '../text.ts';
 import { startEngine } from './engine.ts';
 import { Fan, type Shot } from './fan.ts';
 
@@ -228,10 +228,10 @@ function resultOf(
       {
         title: 'One prediction to all subscribers of a channel, ms',
         text: [
-          'From the XADD of the event until the first and the last subscriber had the frame, and from the entry id' +
-            ' of the prediction (whole milliseconds) until the last one had it. Processor time in us per frame: the' +
-            " server's with all that it does besides, and that of the subscribers' processes, which share the" +
-            ' cores with it.',
+          prose(`From the XADD of the event until the first and the last subscriber had the frame, and
+            from the entry id of the prediction (whole milliseconds) until the last one had it.
+            Processor time in us per frame: the server's with all that it does besides, and that of the
+            subscribers' processes, which share the cores with it.`),
           ...chosen.map(({ name, what }) => `- **${name === 'bare' ? 'bare fan-out' : name}**: ${what}`),
         ],
         table: {

@@ -11,7 +11,7 @@ import { freePort } from '../../src/redis/embedded.ts';
 import { openSite, type Site } from '../site.ts';
 import { percentileOf } from '../statistics.ts';
 import { contestantsOf, roundsOf, type Suite, type SuiteOptions, type SuiteResult } from '../suite.ts';
-import { whole } from '../text.ts';
+import { prose, whole } from '../text.ts';
 import { engineConfig } from './engine.ts';
 
 const TARGET_MS = 1500;
@@ -39,7 +39,7 @@ const pathOf = (file: string) => new URL(file, import.meta.url).pathname;
 const starters: readonly Starter[] = [
   {
     name: 'subito',
-    what: '`subito serve`, one worker: models parsed, loaded, warmed and checked against their golden vectors',
+    what: '`subito serve`, one worker: models parsed, loaded, warmed, checked against their golden vectors',
     argv(site, models, port) {
       const file = join(site.directory, `start-${port}.yaml`);
       writeFileSync(file, JSON.stringify({ ...engineConfig(site, port), models: { path: models } }));
@@ -48,7 +48,7 @@ const starters: readonly Starter[] = [
   },
   {
     name: 'bare',
-    what: 'Node, ONNX Runtime and a session of each of the five models, one run of one row each, an HTTP server',
+    what: 'Node, ONNX Runtime, a session of each of the five models and one run of one row, an HTTP server',
     argv: (_, models, port) => [
       pathOf('./bare-start.ts'),
       `${port}`,
@@ -151,9 +151,8 @@ function resultOf(chosen: readonly Starter[], tookMs: ReadonlyMap<string, readon
     ...[50, 100].map((percent) => `${whole(at(name, percent))} ms`),
   ]);
   const worst = at('subito', 100);
-  const verdict = Number.isNaN(worst)
-    ? ''
-    : ` The target is ${whole(TARGET_MS)} ms: the slowest start ${worst <= TARGET_MS ? 'meets' : 'misses'} it.`;
+  const met = worst <= TARGET_MS ? 'meets' : 'misses';
+  const verdict = Number.isNaN(worst) ? '' : `The slowest start ${met} the target of ${whole(TARGET_MS)} ms.`;
   const runs = Math.max(...[...tookMs.values()].map(({ length }) => length));
   const ratio = at('bare', 50) / at('subito', 50);
   return {
@@ -161,7 +160,8 @@ function resultOf(chosen: readonly Starter[], tookMs: ReadonlyMap<string, readon
       {
         title: 'Process start until ready',
         text: [
-          `${runs} starts each, in turns, with Redis running; what is read from disk is in the page cache.${verdict}`,
+          prose(`${runs} starts each, in turns, with Redis running; what is read from disk is in the
+            page cache. ${verdict}`),
           ...chosen.map(({ name, what }) => `- **${name === 'bare' ? 'bare process' : name}**: ${what}`),
         ],
         table: { head: ['', 'median', 'slowest'], rows },

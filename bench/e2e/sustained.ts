@@ -3,7 +3,7 @@ import { linePlot } from '../plot.ts';
 import { openSite } from '../site.ts';
 import { middle } from '../statistics.ts';
 import type { Suite, SuiteOptions, SuiteResult } from '../suite.ts';
-import { percent, whole } from '../text.ts';
+import { percent, prose, whole } from '../text.ts';
 import { PACE, PACE_QUICK, type Paced, PacedEngine, type Sustained } from './pace.ts';
 
 const RUN_S = 60;
@@ -50,11 +50,12 @@ function resultOf({ drainPerS, probes }: Sustained, run: Paced, seconds: number)
       {
         title: `Open loop over ${seconds} s`,
         text: [
-          'Poisson arrivals from a process of its own on the same machine, found by bisection between 30 % and' +
-            ' 95 % of the drain rate. The backlog is what was added and has no prediction yet. Adding the events' +
-            ' is work for Redis and for the generator that a drain does not have; they share the cores.',
-          `Processor time per event: Redis ${redisUs.toFixed(2)} us, engine ${engineUs.toFixed(2)} us,` +
-            ` generator ${report.cpuUs.toFixed(2)} us.`,
+          prose(`Poisson arrivals from a process of its own on the same machine, found by bisection
+            between 30 % and 95 % of the drain rate. The backlog is what was added and has no prediction
+            yet. Adding the events is work for Redis and for the generator that a drain does not have;
+            they share the cores.`),
+          prose(`Processor time per event: Redis ${redisUs.toFixed(2)} us, engine ${engineUs.toFixed(2)}
+            us, generator ${report.cpuUs.toFixed(2)} us.`),
         ],
         table: {
           head: ['', 'drain', 'sustained', 'of the drain', 'backlog, median', 'most', 'as time'],
