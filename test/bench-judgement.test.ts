@@ -33,12 +33,19 @@ describe('a backlog', () => {
         all,
       ),
     ).toBeNull();
+    expect(
+      whyNotFlat(
+        course((seconds) => (seconds < 2 ? 0 : 2000)),
+        RATE,
+        all,
+      ),
+    ).toBeNull();
   });
 
   test('that grows is not, even slowly', () => {
     expect(
       whyNotFlat(
-        course((seconds) => seconds * 0.02 * RATE),
+        course((seconds) => seconds * 0.025 * RATE),
         RATE,
         all,
       ),

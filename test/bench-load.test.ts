@@ -140,6 +140,18 @@ describe('the generator', { timeout: 30_000 }, () => {
     }
   });
 
+  test('charges itself for what it sent late', async () => {
+    const bare = await startBare();
+    try {
+      // Woken five times a second: half of the events are late by more than about 100 ms.
+      const report = await generate(plan({ gapMs: 200 }));
+      expect(report.late!.p50).toBeGreaterThan(60);
+      expect(report.latency!.p50).toBeGreaterThan(report.late!.p50);
+    } finally {
+      await bare.stop();
+    }
+  });
+
   test('only sends when nobody watches', async () => {
     const report = await generate(plan({ observe: false, stream: 'events' }));
     expect(report).toMatchObject({ latency: null, late: null, curve: [], missing: 0 });

@@ -128,6 +128,9 @@ test('medians, percentiles, slopes', () => {
   expect(middle([4, 1, 2, 3])).toBe(2.5);
   const sorted = Float64Array.from({ length: 1000 }, (_, i) => i + 1);
   expect([50, 99, 99.9, 100].map((percent) => percentileOf(sorted, percent))).toEqual([500, 990, 999, 1000]);
+  // 99.93 * 10000 / 100 is a little more than 9993.
+  const many = Float64Array.from({ length: 10_000 }, (_, i) => i + 1);
+  expect(percentileOf(many, 99.93)).toBe(9993);
   expect(percentileOf([], 50)).toBeNaN();
   expect(
     slopeOf([
