@@ -18,66 +18,26 @@ describe('a backlog', () => {
   const course = (of: (seconds: number) => number): Sample[] =>
     Array.from({ length: 100 }, (_, i) => [i / 10, of(i / 10) + random() * 200]);
 
+  const judged = (of: (seconds: number) => number, sending = all) => whyNotFlat(course(of), RATE, sending);
+
   test('that stays where it is is flat, whatever the first seconds were', () => {
-    expect(
-      whyNotFlat(
-        course(() => 300),
-        RATE,
-        all,
-      ),
-    ).toBeNull();
-    expect(
-      whyNotFlat(
-        course((seconds) => (seconds < 2 ? 30_000 : 300)),
-        RATE,
-        all,
-      ),
-    ).toBeNull();
-    expect(
-      whyNotFlat(
-        course((seconds) => (seconds < 2 ? 0 : 2000)),
-        RATE,
-        all,
-      ),
-    ).toBeNull();
+    expect(judged(() => 300)).toBeNull();
+    expect(judged((seconds) => (seconds < 2 ? 30_000 : 300))).toBeNull();
+    expect(judged((seconds) => (seconds < 2 ? 0 : 2000))).toBeNull();
   });
 
   test('that grows is not, even slowly', () => {
-    expect(
-      whyNotFlat(
-        course((seconds) => seconds * 0.025 * RATE),
-        RATE,
-        all,
-      ),
-    ).toMatch(/grew by 2\.\d %/);
-    expect(
-      whyNotFlat(
-        course((seconds) => seconds * 0.005 * RATE),
-        RATE,
-        all,
-      ),
-    ).toBeNull();
+    expect(judged((seconds) => seconds * 0.025 * RATE)).toMatch(/grew by 2\.\d %/);
+    expect(judged((seconds) => seconds * 0.005 * RATE)).toBeNull();
   });
 
   test('that stays high is not', () => {
-    expect(
-      whyNotFlat(
-        course(() => 6000),
-        RATE,
-        all,
-      ),
-    ).toBe('0.61 s of events were waiting at the end');
+    expect(judged(() => 6000)).toBe('0.61 s of events were waiting at the end');
   });
 
   test('tells nothing when events could not be sent, or nobody looked', () => {
     const held = { due: 50_000, sent: 49_000 };
-    expect(
-      whyNotFlat(
-        course(() => 0),
-        RATE,
-        held,
-      ),
-    ).toBe('only 49000 of 50000 events could be sent in time');
+    expect(judged(() => 0, held)).toBe('only 49000 of 50000 events could be sent in time');
     expect(whyNotFlat([[1, 0]], RATE, all)).toBe('too few samples');
   });
 });
