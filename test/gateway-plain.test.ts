@@ -273,9 +273,23 @@ describe('requests', () => {
     expect(shortWay(body, tensors)).toBe(null);
   });
 
-  test('of bytes that are no UTF-8 go the long way', () => {
-    const body = Buffer.from(bodyOf(input()).replace('{"inputs"', '{"id":"\xe9","inputs"'), 'latin1');
-    expect(plainRequest(body, [X], 4)).toBe(null);
+  test('of bytes that are no UTF-8 go the long way, also after one that looks the same', () => {
+    const named = (id: string) => bodyOf(input()).replace('{"inputs"', `{"id":"${id}","inputs"`);
+    expect(plainRequest(Buffer.from(named('\ufffd')), [X], 4)?.fields['id']).toBe('\ufffd');
+    expect(plainRequest(Buffer.from(named('\xe9'), 'latin1'), [X], 4)).toBe(null);
+  });
+
+  test('that differ in their numbers alone have their own numbers', () => {
+    for (const data of [
+      [1, 2],
+      [3, 4.5],
+      [1e300, -1],
+    ]) {
+      const body = bodyOf(input({ data }));
+      expect(shortWay(body, [X])).toEqual(longWay(body, [X]));
+    }
+    const other = bodyOf(input({ shape: [2, 1] }));
+    expect(shortWay(other, [X])).toBe(null);
   });
 });
 

@@ -197,13 +197,15 @@ function replyTensors(
   const outputs = outputTextsOf(model).join(texts, wanted) ?? tensorsText(exchange, model, texts, wanted);
   if (outputs === null) return;
   const [name, version] = splitModel(rows[0]!.model);
-  const head = JSON.stringify({
-    model_name: name === '' ? model.name : name,
-    model_version: version === '' ? String(model.version) : version,
-    ...(id === '' ? {} : { id }),
-    parameters: { status: rows.some((row) => row.status === 'degraded') ? 'degraded' : 'ok' },
-  });
-  exchange.jsonText(200, `${head.slice(0, -1)},"outputs":${outputs}}`);
+  const modelText = JSON.stringify(name === '' ? model.name : name);
+  const versionText = JSON.stringify(version === '' ? String(model.version) : version);
+  const idText = id === '' ? '' : `"id":${JSON.stringify(id)},`;
+  const status = rows.some((row) => row.status === 'degraded') ? 'degraded' : 'ok';
+  exchange.jsonText(
+    200,
+    `{"model_name":${modelText},"model_version":${versionText},${idText}` +
+      `"parameters":{"status":"${status}"},"outputs":${outputs}}`,
+  );
 }
 
 /** Null: an output is asked for that is not there, and that was answered. */
