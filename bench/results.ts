@@ -37,7 +37,18 @@ export function storeResult(
   const { sections, ratios, raw } = result;
   const plots = result.plots.map(({ name }) => name);
   const stored: StoredResult = { suite: suite.name, what: suite.what, machine, sections, ratios, plots, raw };
-  writeFileSync(join(results, `${suite.name}.json`), `${JSON.stringify(stored, null, 1)}\n`);
+  writeFileSync(join(results, `${suite.name}.json`), jsonText(stored));
+}
+
+/** Six digits of each number, lists of numbers on one line: what is committed should be read and compared. */
+function jsonText(value: unknown): string {
+  const short = (_: string, each: unknown) => (typeof each === 'number' ? Number(each.toPrecision(6)) : each);
+  const text = JSON.stringify(value, short, 1);
+  const lines = text.replace(
+    /\[\s+([-\d.eE+,\s]+?)\s+\]/g,
+    (_, list: string) => `[${list.replace(/\s+/g, ' ')}]`,
+  );
+  return `${lines}\n`;
 }
 
 /** Null when there is none. */

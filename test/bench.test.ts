@@ -93,6 +93,7 @@ describe('results', () => {
     const stored = readResult(directory, 'alone');
     expect(stored?.ratios).toEqual({ a: 1.25 });
     expect(stored?.raw).toEqual({ rounds: [1, 2] });
+    expect(readFileSync(join(directory, 'results', 'alone.json'), 'utf8')).toContain('"rounds": [1, 2]\n');
     expect(readResult(directory, 'other')).toBeNull();
     // A suite that the order does not know stands last.
     expect(readResults(directory, order).map(({ suite }) => suite)).toEqual(['drain', 'micro', 'alone']);
