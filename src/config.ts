@@ -12,6 +12,7 @@ import { availableParallelism } from 'node:os';
 import { parse as parseYaml } from 'yaml';
 import { crossCheck } from './config/check.ts';
 import { applyEnvironment, type Environment } from './config/environment.ts';
+import { resolveProviders } from './config/providers.ts';
 import { type ConfigProblem, explainIssues, keyText, type Path, problem } from './config/report.ts';
 import {
   type ConfigChecked,
@@ -21,6 +22,7 @@ import {
   redisWays,
 } from './config/schema.ts';
 import { SubitoError } from './errors.ts';
+import type { ProviderEntry } from './infer/protocol.ts';
 import { configName, type LimitName, type Limits, limitsDefault } from './limits.ts';
 import type { NativeMode } from './native.ts';
 
@@ -87,13 +89,15 @@ export interface JwtConfig {
   readonly audience: string;
 }
 
-export type Provider = 'cpu' | 'cuda' | 'webgpu';
-
 export interface Config {
   readonly redis: RedisConfig;
   readonly streams: readonly StreamConfig[];
   readonly models: { readonly path: string; readonly watch: boolean };
-  readonly workers: { readonly min: number; readonly max: number; readonly providers: readonly Provider[] };
+  readonly workers: {
+    readonly min: number;
+    readonly max: number;
+    readonly providers: readonly ProviderEntry[];
+  };
   readonly gateway: {
     readonly host: string;
     /** 0: any free port. */
@@ -102,7 +106,8 @@ export interface Config {
     readonly insecure: boolean;
     readonly origins: readonly string[];
   };
-  readonly latency: { readonly targetMs: number };
+  /** Of the target, one batch in a worker may take the share. */
+  readonly latency: { readonly targetMs: number; readonly inferShare: number };
   readonly native: NativeMode;
   readonly log: { readonly level: 'debug' | 'info' | 'warn' | 'error'; readonly format: 'text' | 'json' };
   readonly limits: Limits;
@@ -237,9 +242,13 @@ function resolve(checked: ConfigChecked): Config {
     redis: resolveRedis(checked.redis),
     streams: checked.streams.map((stream) => resolveStream(stream, limits)),
     models: checked.models,
-    workers: { ...checked.workers, max: checked.workers.max ?? Math.max(min, availableParallelism() - 1) },
+    workers: {
+      min,
+      max: checked.workers.max ?? Math.max(min, availableParallelism() - 1),
+      providers: resolveProviders(checked.workers.providers),
+    },
     gateway: { ...checked.gateway, auth: auth === 'off' ? auth : { jwt: resolveJwt(auth.jwt) } },
-    latency: { targetMs: checked.latency.target_ms },
+    latency: { targetMs: checked.latency.target_ms, inferShare: checked.latency.infer_share },
     native: checked.native,
     log: checked.log,
     limits,

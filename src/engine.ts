@@ -15,6 +15,7 @@ import { followWallClock, nowMs } from './clock.ts';
 import type { Config } from './config.ts';
 import { createBackend } from './engine/backend.ts';
 import { buildLanes } from './engine/lanes.ts';
+import { poolOptions, ServedModels } from './engine/models.ts';
 import { stateOf } from './engine/state.ts';
 import { intakeStream, partitionStreams, type StreamPartition } from './engine/streams.ts';
 import { messageOf, SubitoError } from './errors.ts';
@@ -62,6 +63,8 @@ export interface EngineOptions {
    * not trimmed; for measuring what that costs. Default true.
    */
   readonly upkeep?: boolean;
+  /** A module whose `open` takes the place of InferenceSession.create: providers that are not there. */
+  readonly opener?: string;
 }
 
 export interface Engine {
@@ -141,7 +144,6 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
   const { limits } = config;
   const { upkeep = true } = options;
   const partitions = partitionStreams(config.streams);
-  const threads = config.workers.max;
   let state: EngineState = 'starting';
 
   const choice = loadNative(config.native);
@@ -149,17 +151,8 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
   notice('info', 'NATIVE', nativeText(choice));
   // Redis and the models need each other's time, not each other.
   const { specs, problems } = scanModels(config.models.path, limits);
-  const { providers } = config.workers;
-  const { slabArenaBytes, inferMsMax, modelLoadMsMax: loadMsMax } = limits;
-  const starting = startPool({
-    specs,
-    threads,
-    providers,
-    slabArenaBytes,
-    inferMsMax,
-    loadMsMax,
-    native: native !== null,
-  });
+  const { opener = null } = options;
+  const starting = startPool({ ...poolOptions(config), specs, native: native !== null, opener });
   parts.add(starting, async (started) => (await started.catch(() => null))?.stop());
   const { topology, redisUrl } = await openRedis(config, options, parts);
   const { redisCommandMsMax: commandMsMax } = limits;
@@ -176,8 +169,9 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
   const consumer = parts.add(await taking, (c) => c.stop());
 
   // schedule
-  const batcher = new Batcher<Batch>(threads, (lane, batch) => runner.run(lane, batch));
-  const lanes = buildLanes({ batcher, specs, loaded: pool.loaded, threads, limits, native });
+  const batcher = new Batcher<Batch>(pool.threads, (lane, batch) => runner.run(lane, batch));
+  const lanes = buildLanes({ batcher, specs, pool, limits, native });
+  pool.onRowsMax = (slot, rowsMax) => lanes.limitRows(slot, rowsMax);
   const intake = new Intake({ ...limits, native, batcher, lanes: lanes.models, rejects: lanes.rejects });
   const runner: BatchRunner = new BatchRunner({
     batcher,
@@ -249,13 +243,16 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
 
   // observe
   const backlogs = new Map<string, StreamBacklog>();
+  const models = new ServedModels(specs, pool);
   const sources: Sources = {
-    state: () => stateOf(state, committer, readers, pool),
+    state: () => stateOf(state, committer, readers, models),
     backlog: () => [...backlogs.values()],
     inflightRows: () => intake.rowsInFlight,
     connections: () => gateway?.connections ?? 0,
-    workers: () => threads,
-    models: () => lanes.infos,
+    workers: () => pool.threads,
+    models: () => models.list(),
+    sessions: () => models.sessions(),
+    fallbacks: () => models.fallbacks(),
   };
   const totals = parts.add(new Totals(), (t) => t.stop());
   const metrics = createMetrics({ totals, sources, now: nowMs });
@@ -299,6 +296,8 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     control,
     partitions,
     sources,
+    served: models,
+    problems: allProblems,
     wantPredictions: (wanted) => {
       for (const tail of tails) tail.want(wanted);
     },

@@ -31,6 +31,8 @@ export const limitsDefault = {
   inferMsMax: 5000,
   /** From loading a model to its last golden vector. */
   modelLoadMsMax: 60_000,
+  /** Measuring what one model's batches take, when the engine starts. */
+  profileMsMax: 40,
   /** The event's clock, where neither event, stream nor model says. */
   deadlineMsDefault: 1000,
   deadlineMsMax: 3_600_000,

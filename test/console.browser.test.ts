@@ -80,6 +80,11 @@ test('the engine page shows the figures of /stats, in numbers and in plots', asy
   expect(await text('#demo-hit')).toBe('41.2 %');
   expect(await text('#demo-base')).toBe('21.4 %');
   expect(await text('#models th')).toContain('next-track@3');
+  expect(await text('#models .profile')).toBe(
+    'At the start: 1 row 0.41 ms, p99 0.80 ms; 32 rows 1.6 ms, p99 2.9 ms; 64 rows 3.1 ms, p99 4.4 ms. ' +
+      'A batch may take 3.5 ms.',
+  );
+  expect((await texts('#models td'))[3]).toBe('32');
   expect(await text('#notices')).toBe('CLAIMED × 1');
   expect(await page.getAttribute('#batches', 'aria-label')).toBe('400 batches; most often up to 64 rows');
   const plots = await plotted();

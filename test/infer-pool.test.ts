@@ -2,16 +2,14 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { pack } from 'msgpackr';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { type Pool, type PoolOptions, startPool } from '../src/infer/pool.ts';
-import type { InferResult, ModelSpec } from '../src/infer/protocol.ts';
+import type { ModelSpec } from '../src/infer/protocol.ts';
 import { channels, type NoticeReport } from '../src/observe/channels.ts';
 import { scanModels } from '../src/repository/repository.ts';
-import { FORM, ROW, ROW_COLUMNS, slabLayout } from '../src/schedule/slab.ts';
+import { ARENA, HandMadeSlab } from './support/hand-made-slab.ts';
 import { fixture, modelsPath } from './support/models.ts';
 
-const ARENA = 4096;
 let dir = '';
 let pool: Pool | null = null;
 const notices: NoticeReport[] = [];
@@ -34,54 +32,6 @@ afterAll(async () => {
 async function start(specs: readonly ModelSpec[], changes: Partial<PoolOptions> = {}): Promise<Pool> {
   pool = await startPool({ specs, providers: ['cpu'], threads: 2, slabArenaBytes: ARENA, ...changes });
   return pool;
-}
-
-/** A slab of a model, as the main thread makes it. */
-class HandMadeSlab {
-  readonly shared: SharedArrayBuffer;
-  readonly #layout;
-  readonly #table: Int32Array;
-  readonly #slot: number;
-  readonly #slab: number;
-
-  constructor(from: Pool, slot: number, rowsMax: number, slab: number) {
-    const { inputs, outputs } = from.loaded.find((model) => model.slot === slot)!;
-    this.#layout = slabLayout(inputs, outputs, rowsMax, ARENA);
-    this.shared = new SharedArrayBuffer(this.#layout.bytes);
-    this.#table = new Int32Array(this.shared, 0, rowsMax * ROW_COLUMNS);
-    this.#slot = slot;
-    this.#slab = slab;
-  }
-
-  run(from: Pool, events: readonly object[]): Promise<InferResult> {
-    let inOffset = 0;
-    events.forEach((event, row) => {
-      const bytes = pack(event);
-      new Uint8Array(this.shared).set(bytes, this.#layout.arenaInOffset + inOffset);
-      const at = row * ROW_COLUMNS;
-      this.#table[at + ROW.form] = FORM.data;
-      this.#table[at + ROW.inOffset] = inOffset;
-      this.#table[at + ROW.inLength] = bytes.length;
-      inOffset += bytes.length;
-    });
-    const { shared } = this;
-    return from.run({
-      slot: this.#slot,
-      slab: this.#slab,
-      shared,
-      first: 0,
-      rows: events.length,
-      apart: false,
-    });
-  }
-
-  results(rows: number): number[] {
-    return Array.from({ length: rows }, (_, row) => this.#table[row * ROW_COLUMNS + ROW.result]!);
-  }
-
-  output(index: number, count: number): Float32Array {
-    return new Float32Array(this.shared, this.#layout.outputOffsets[index]!, count);
-  }
 }
 
 /** A model whose handler does what its events say. */
@@ -188,8 +138,18 @@ test('a worker that cannot start is an error, not a wait', async () => {
 });
 
 test('a provider that is not there is a notice', async () => {
-  await start([fixture('no_batch')], { providers: ['cuda'], threads: 1 });
-  expect(notices).toMatchObject([{ level: 'warn', code: 'PROVIDER_FALLBACK' }]);
+  const running = await start([fixture('no_batch')], { providers: ['cuda', 'cpu'] });
+  // Both workers met it; it is one thing to tell.
+  expect(notices).toMatchObject([
+    {
+      level: 'warn',
+      code: 'PROVIDER_FALLBACK',
+      message: expect.stringMatching(/^no_batch@1 runs on cpu: cuda cannot: .*Failed to load shared library/),
+    },
+  ]);
+  expect(running.running.of(0)).toBe('cpu');
+  expect(running.running.sessions()).toEqual([{ slot: 0, provider: 'cpu', count: 2 }]);
+  expect(running.running.fallbacks()).toEqual([{ slot: 0, provider: 'cuda', count: 2 }]);
 });
 
 // ONNX Runtime's binding aborts the process when its thread is ended under it: see native.ts.

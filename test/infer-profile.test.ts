@@ -4,16 +4,15 @@ import { expect, test } from 'vitest';
 import { measureBuckets } from '../src/infer/measure.ts';
 import {
   type BatchChoice,
-  type BucketProfile,
   bucketFor,
   bucketsOf,
   choiceText,
   chooseBatch,
   chooseWorkers,
-  type ModelProfile,
   rowsPerSecond,
   summarise,
 } from '../src/infer/profile.ts';
+import type { BucketProfile, ModelProfile } from '../src/infer/protocol.ts';
 import { Random } from './support/random.ts';
 
 /** A profile from [rows, p50Ms, p99Ms]. */
@@ -105,7 +104,7 @@ test('workers: enough for the slowest model and one more, between the bounds', (
   expect(chooseWorkers([choice(2_000_000)], 1, 1)).toBe(1);
 });
 
-test('over many made-up profiles: the choice is a size that was measured, and a longer time allows no fewer', () => {
+test('made-up profiles: the choice is a size that was measured; a longer time allows no fewer', () => {
   const random = new Random(11);
   for (let round = 0; round < 2000; round++) {
     const rowsMax = random.int(1, 300);
@@ -133,6 +132,7 @@ function machine(rowMs: number, stalls: (run: number) => number = () => 0) {
   const ran: number[] = [];
   return {
     ran,
+    warmed: (...sizes: readonly number[]) => sizes.map((rows) => ({ rows, tookMs: rows * rowMs })),
     now: () => clock,
     run: async (rows: number) => {
       clock += rows * rowMs + stalls(ran.length);
@@ -142,8 +142,8 @@ function machine(rowMs: number, stalls: (run: number) => number = () => 0) {
 }
 
 test('measuring keeps to its budget and gives each size about the same time', async () => {
-  const { ran, run, now } = machine(0.01);
-  const profiles = await measureBuckets([1, 4, 16, 64], run, { budgetMs: 40, runMsMax: 3.5, now });
+  const { ran, warmed, run, now } = machine(0.01);
+  const profiles = await measureBuckets(warmed(1, 4, 16, 64), run, { budgetMs: 40, runMsMax: 3.5, now });
   expect(now() - 1000).toBeGreaterThan(20);
   expect(now() - 1000).toBeLessThan(41);
   const runs = profiles.map((one) => one.runs);
@@ -155,27 +155,52 @@ test('measuring keeps to its budget and gives each size about the same time', as
   expect(ran.lastIndexOf(64)).toBeGreaterThan(ran.length / 2);
 });
 
-test('a model that takes longer than the budget is still run once at each size', async () => {
-  const { run, now } = machine(30);
-  const profiles = await measureBuckets([1, 2, 4], run, { budgetMs: 40, runMsMax: 3.5, now });
-  expect(profiles.map(({ rows, runs }) => [rows, runs])).toEqual([
-    [1, 1],
-    [2, 1],
-    [4, 1],
+test('of a model that takes longer than the budget the warm-up is all there is', async () => {
+  const { ran, warmed, run, now } = machine(30);
+  const profiles = await measureBuckets(warmed(1, 2, 4), run, { budgetMs: 40, runMsMax: 3.5, now });
+  expect(profiles).toEqual([
+    { rows: 1, runs: 1, p50Ms: 30, p99Ms: 30 },
+    { rows: 2, runs: 1, p50Ms: 60, p99Ms: 60 },
+    { rows: 4, runs: 1, p50Ms: 120, p99Ms: 120 },
   ]);
+  expect(ran).toEqual([1]);
+});
+
+test('a size far beyond what a batch may take is run once, and costs no more', async () => {
+  const { ran, warmed, run, now } = machine(1);
+  const profiles = await measureBuckets(warmed(1, 2, 4, 16), run, { budgetMs: 40, runMsMax: 2, now });
+  expect(ran.filter((rows) => rows === 16)).toHaveLength(1);
+  expect(profiles.slice(0, 3).every(({ runs }) => runs >= 5)).toBe(true);
+});
+
+test('on a busy machine some more time is taken, so that no size rests on a single run', async () => {
+  const { warmed, run, now } = machine(0.05, () => 4);
+  const profiles = await measureBuckets(warmed(1, 2, 4, 8), run, { budgetMs: 40, runMsMax: 3.5, now });
+  expect(profiles.map(({ runs }) => runs)).toEqual([5, 5, 5, 5]);
+  expect(now() - 1000).toBeLessThan(120 + 60);
 });
 
 test('a stall of the machine is not taken for the model: what is in doubt is measured twice', async () => {
   // One stall of 30 ms in the first measurement of the large size.
   const once = machine(0.02, (run) => (run === 3 ? 30 : 0));
-  const [, , , large] = await measureBuckets([1, 4, 16, 64], once.run, {
+  const [, , , large] = await measureBuckets(once.warmed(1, 4, 16, 64), once.run, {
     budgetMs: 40,
     runMsMax: 3.5,
     now: once.now,
   });
   expect(large).toMatchObject({ rows: 64, p99Ms: expect.closeTo(1.28, 6) });
+  // Nor is a stall in its warm-up.
+  const { run, now, warmed } = machine(0.02);
+  const stalled = [...warmed(1, 4, 16), { rows: 64, tookMs: 35 }];
+  const later = await measureBuckets(stalled, run, { budgetMs: 40, runMsMax: 3.5, now });
+  expect(later[3]).toMatchObject({ rows: 64, p99Ms: expect.closeTo(1.28, 6) });
+  expect(later[3]!.runs).toBeGreaterThan(1);
   // A model whose own tail is long keeps it.
   const always = machine(0.02, (run) => (run % 4 === 3 ? 30 : 0));
-  const tails = await measureBuckets([64], always.run, { budgetMs: 400, runMsMax: 3.5, now: always.now });
+  const tails = await measureBuckets(always.warmed(64), always.run, {
+    budgetMs: 400,
+    runMsMax: 3.5,
+    now: always.now,
+  });
   expect(tails[0]!.p99Ms).toBeGreaterThan(30);
 });

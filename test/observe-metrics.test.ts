@@ -23,7 +23,20 @@ const sources: Sources = {
   inflightRows: () => 12,
   connections: () => 3,
   workers: () => 2,
-  models: () => [{ name: 'genre', version: 4, provider: 'cpu', description: '', rowsMax: 64 }],
+  models: () => [
+    {
+      name: 'genre',
+      version: 4,
+      provider: 'cpu',
+      description: '',
+      rowsMax: 64,
+      batchRows: 32,
+      runMsMax: 3.5,
+      profile: [],
+    },
+  ],
+  sessions: () => [],
+  fallbacks: () => [],
 };
 
 /** Three rows that waited 5, 3 and 0 ms, queued 1 ms, ran 2, committed 0.5. */

@@ -12,7 +12,20 @@ function simulate(backlog: readonly StreamBacklog[] = []) {
     inflightRows: () => 5,
     connections: () => 2,
     workers: () => 2,
-    models: () => [{ name: 'genre', version: 1, provider: 'cpu', description: 'Genre', rowsMax: 64 }],
+    models: () => [
+      {
+        name: 'genre',
+        version: 1,
+        provider: 'cpu',
+        description: 'Genre',
+        rowsMax: 64,
+        batchRows: 32,
+        runMsMax: 3.5,
+        profile: [],
+      },
+    ],
+    sessions: () => [],
+    fallbacks: () => [],
   };
   let nowMs = 1_000_000;
   let tick = () => {};

@@ -53,6 +53,9 @@ test('a directory with a version needs no manifest; the highest whole number is 
         handlerPath: null,
         goldenPath: null,
         rowsMax: 256,
+        runMsMax: null,
+        providers: null,
+        session: {},
         deadlineMs: null,
         record: false,
         description: '',
@@ -116,6 +119,40 @@ serve: { stable: 1 }`,
       { name: 'top', labels: ['a', 'b'] },
       { name: 'plain', labels: [] },
     ],
+  });
+});
+
+test('a manifest says what its model runs on, and how', () => {
+  model('m', {
+    '1/model.onnx': '',
+    'model.yaml': `
+batch: { run_ms: 7.5 }
+providers:
+  - { name: cuda, device_id: [0, 2], sessions: 3 }
+  - { name: webgpu, options: { preferredLayout: NCHW } }
+  - cpu
+session:
+  intra_op_threads: 3
+  affinity: "1,2;3-4"
+  optimization: basic
+  spinning: true
+  config: { session.set_denormal_as_zero: "1" }`,
+  });
+  expect(scan()).toMatchObject({ problems: [] });
+  expect(scan().specs[0]).toMatchObject({
+    runMsMax: 7.5,
+    providers: [
+      { name: 'cuda', deviceIds: [0, 2], sessions: 3, options: {} },
+      { name: 'webgpu', deviceIds: [], sessions: null, options: { preferredLayout: 'NCHW' } },
+      'cpu',
+    ],
+    session: {
+      intraOpThreads: 3,
+      affinity: '1,2;3-4',
+      optimization: 'basic',
+      spinning: true,
+      config: { 'session.set_denormal_as_zero': '1' },
+    },
   });
 });
 
@@ -194,6 +231,41 @@ const wrong: [yaml: string, message: string][] = [
   ],
   ['outputs: [{ name: y, labels: none.json }]', 'outputs y: labels = none.json: ENOENT'],
   ['outputs: [{ name: y, labels: ../x.json }]', 'outputs y: labels = ../x.json: must lie beside model.yaml'],
+  ['batch: { run_ms: 0 }', 'batch.run_ms = 0: not a value it can take; use milliseconds, from 0.01 to 60000'],
+  ['batch: { runms: 5 }', 'batch.runms: unknown key; did you mean run_ms?'],
+  ['providers: cuda', 'providers = "cuda": not a value it can take; use a list of cpu, cuda'],
+  ['providers: [gpu]', 'providers[0] = "gpu": not a value it can take; use'],
+  ['providers: [cuda, cuda]', 'providers[1] = "cuda": named twice; name each once; device_id takes a list'],
+  [
+    'providers: [{ name: webgpu, device_id: 1 }]',
+    'providers[0].device_id = 1: webgpu has no choice of devices;',
+  ],
+  [
+    'providers: [{ name: cuda, cudnn_conv_algo_search: HEURISTIC }]',
+    'providers[0].cudnn_conv_algo_search = "HEURISTIC": onnxruntime-node 1.30 hands cuda nothing but',
+  ],
+  [
+    'session: { intra_op_threads: 0 }',
+    'session.intra_op_threads = 0: not a value it can take; use a whole number',
+  ],
+  [
+    'session: { execution: both }',
+    'session.execution = "both": not a value it can take; use one of sequential,',
+  ],
+  [
+    'session: { optimization: most }',
+    'session.optimization = "most": not a value it can take; use one of disabled,',
+  ],
+  ['session: { cpu_area: true }', 'session.cpu_area: unknown key; did you mean cpu_arena?'],
+  [
+    'session: { affinity: all }',
+    'session.affinity = "all": not a value it can take; use processors of each thread',
+  ],
+  [
+    'session: { intra_op_threads: 2, affinity: "1;2" }',
+    'session.affinity = "1;2": 1 of session.intra_op_threads = 2 are ONNX Runtime\'s own threads;',
+  ],
+  ['session: { config: { "session.x": 1 } }', 'session.config.session.x = 1: not a value it can take; use'],
   ['serve: { stable: 3 }', 'serve.stable = 3: no such version; use 1'],
   ['serve: { stable: newest }', 'serve.stable = "newest": not a value it can take; use'],
   ['serve: { canary: { version: 3, percent: 5 } }', 'serve.canary: not supported by this version; remove it'],

@@ -11,12 +11,8 @@ import { cpus } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { InferenceSession, Tensor } from 'onnxruntime-node';
-import {
-  providerSpec,
-  SESSION_DEFAULTS,
-  type SessionSettings,
-  sessionOptions,
-} from '../../src/infer/providers.ts';
+import type { SessionSettings } from '../../src/infer/protocol.ts';
+import { providerSpec, SESSION_DEFAULTS, sessionOptions } from '../../src/infer/providers.ts';
 
 type Change = Partial<SessionSettings>;
 

@@ -3,6 +3,7 @@ import type { Config } from '../config.ts';
 import { limitProblems } from '../limits.ts';
 import { isLoopback } from '../loopback.ts';
 import { nearest } from '../nearest.ts';
+import { providerFaults } from './providers.ts';
 import type { Path } from './report.ts';
 import { type ConfigChecked, redisUrlDefault, redisWays } from './schema.ts';
 
@@ -30,9 +31,8 @@ export function* crossCheck(checked: ConfigChecked, config: Config): Generator<F
       fix: `set workers.max to at least ${min}, or workers.min to at most ${max}`,
     };
   }
-  const { providers } = config.workers;
-  if (new Set(providers).size !== providers.length) {
-    yield { at: ['workers', 'providers'], value: providers, what: 'names one twice', fix: 'name each once' };
+  for (const { at, ...fault } of providerFaults(checked.workers.providers)) {
+    yield { at: ['workers', 'providers', ...at], ...fault };
   }
   for (const sentence of limitProblems(config.limits)) {
     yield { at: ['limits'], value: checked.limits, what: sentence, fix: 'change one of them' };

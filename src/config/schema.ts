@@ -2,7 +2,9 @@
 // JSON Schema for editors (deploy/subito.schema.json), the names of the environment overrides, and the
 // "expected ..." of every error, so a key is described once, here.
 import { z } from 'zod';
+import { PROVIDERS } from '../infer/providers.ts';
 import { configName, type LimitName, limitsDefault } from '../limits.ts';
+import { providerList } from './providers.ts';
 
 export const redisUrlDefault = 'redis://127.0.0.1:6379';
 /** Each key of `redis` that says where Redis is, with the keys that mean nothing without it. */
@@ -178,24 +180,19 @@ export const configSchema = z.strictObject({
     .prefault({}),
   workers: z
     .strictObject({
-      min: z
-        .int()
-        .min(1)
-        .max(256)
-        .default(1)
-        .meta({ description: 'worker threads that always run: no effect yet, there are always `max`' }),
+      min: z.int().min(1).max(256).default(1).meta({
+        description: 'worker threads at least; how many from there to `max` follows from the models',
+      }),
       max: z
         .int()
         .min(1)
         .max(256)
         .optional()
-        .meta({ description: 'worker threads; default: processor cores - 1, at least `min`' }),
-      providers: z
-        .array(z.enum(['cpu', 'cuda', 'webgpu']))
-        .min(1)
-        .max(3)
-        .default(['cpu'])
-        .meta({ description: 'ONNX Runtime execution providers, best first' }),
+        .meta({ description: 'worker threads at most; default: processor cores - 1, at least `min`' }),
+      providers: providerList.default(['cpu']).meta({
+        description: 'ONNX Runtime execution providers, best first; a model may name its own',
+        expected: `a list of ${PROVIDERS.join(', ')}, or of maps such as {name: cuda, device_id: 0}`,
+      }),
     })
     .prefault({}),
   gateway: gateway.prefault({}),
@@ -209,8 +206,12 @@ export const configSchema = z.strictObject({
         .meta({
           description:
             'event in to prediction committed, the 99th percentile to aim at: ' +
-            'drawn by the console, it steers nothing yet',
+            'drawn by the console, and with infer_share it limits batches',
         }),
+      infer_share: z.number().min(0.01).max(1).default(0.35).meta({
+        description:
+          'share of target_ms that one batch may take in a worker; more rows than that never run at once',
+      }),
     })
     .prefault({}),
   native: z.enum(['auto', 'off', 'on']).default('auto').meta({

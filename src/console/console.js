@@ -31,7 +31,7 @@ const STAGES = [
 /** @type {Record<string, string>} */
 const STATE_TEXT = {
   starting: 'The engine is starting: models are loading and warming up.',
-  reconnecting: 'Redis is out of reach. The engine keeps trying; no event is lost, they wait in the stream.',
+  reconnecting: 'The engine is not ready. It keeps trying; no event is lost, they wait in the stream.',
   draining: 'The engine is draining: it finishes what is in hand and takes nothing new.',
   stopped: 'The engine has stopped.',
 };
@@ -172,20 +172,43 @@ function showStreams({ streams, totals, notices }) {
   );
 }
 
+/**
+ * What batches took when they were measured: one row, the most that they may have, and the largest measured.
+ *
+ * @param {Stats['models'][number]} model
+ */
+function profileText({ profile, batchRows, runMsMax }) {
+  const largest = profile.at(-1);
+  if (largest === undefined) return '';
+  const shown = profile.filter(({ rows }) => [1, batchRows, largest.rows].includes(rows));
+  const each = shown.map(
+    ({ rows, p50Ms, p99Ms }) =>
+      `${rows} ${rows === 1 ? 'row' : 'rows'} ${millis(p50Ms)} ms, p99 ${millis(p99Ms)} ms`,
+  );
+  return `At the start: ${each.join('; ')}. A batch may take ${millis(runMsMax)} ms.`;
+}
+
 /** @param {Stats} now */
 function showModels({ models }) {
   const rows = models.map((model) =>
     make(
       'tr',
       {},
-      make('th', { scope: 'row' }, `${model.name}@${model.version}`, make('small', {}, model.description)),
+      make(
+        'th',
+        { scope: 'row' },
+        `${model.name}@${model.version}`,
+        make('small', {}, model.description),
+        make('small', { class: 'profile' }, profileText(model)),
+      ),
       make('td', {}, model.provider),
       make('td', {}, count(model.eventsPerSecond)),
       make('td', {}, count(model.batchRowsMean)),
+      make('td', {}, count(model.batchRows)),
       make('td', {}, count(model.runUsPerRow)),
     ),
   );
-  const none = make('tr', {}, make('td', { class: 'empty', colspan: '5' }, 'No model is loaded yet.'));
+  const none = make('tr', {}, make('td', { class: 'empty', colspan: '6' }, 'No model is loaded yet.'));
   byId('models').replaceChildren(...(rows.length > 0 ? rows : [none]));
 }
 

@@ -2,12 +2,14 @@
 import { nowMs } from '../clock.ts';
 import { SubitoError } from '../errors.ts';
 import type { Backend, ModelInfo, StreamEvent } from '../gateway/backend.ts';
+import type { ModelProblem } from '../infer/protocol.ts';
 import type { Sources } from '../observe/sources.ts';
 import type { Control } from '../redis/control.ts';
 import type { Batch } from '../schedule/batch.ts';
 import type { Batcher } from '../schedule/batcher.ts';
 import type { Answer, DirectEvent } from '../schedule/direct.ts';
 import type { Intake, ModelLane } from '../schedule/intake.ts';
+import type { ServedModels } from './models.ts';
 import type { StreamPartition } from './streams.ts';
 
 export interface BackendOptions {
@@ -19,6 +21,9 @@ export interface BackendOptions {
   readonly partitions: readonly StreamPartition[];
   readonly sources: Sources;
   readonly wantPredictions: (wanted: boolean) => void;
+  readonly served: ServedModels;
+  /** Models that are not served. */
+  readonly problems: readonly ModelProblem[];
   readonly metrics: () => Promise<string>;
   readonly stats: () => unknown;
 }
@@ -73,11 +78,18 @@ export function createBackend(options: BackendOptions): Backend {
     wantPredictions: options.wantPredictions,
     health() {
       const { state, reasons } = sources.state();
-      return { live: state !== 'stopped', ready: state === 'running', reasons };
+      const ready = state === 'running';
+      return { live: state !== 'stopped', ready, reasons: ready ? options.served.compromises() : reasons };
     },
+    problem: (name) => problemOf(options.problems, name),
     metrics: options.metrics,
     stats: options.stats,
   };
+}
+
+/** By `name` or `name@version`. */
+function problemOf(problems: readonly ModelProblem[], name: string): string | undefined {
+  return problems.find(({ model }) => model === name || model.split('@')[0] === name)?.message;
 }
 
 function refusal(status: Answer['status'], detail: string, retryMs: number): Answer {

@@ -3,6 +3,7 @@
  * start.
  */
 import type { ModelInfo } from '../gateway/backend.ts';
+import type { Pool } from '../infer/pool.ts';
 import type { LoadedModel, ModelSpec } from '../infer/protocol.ts';
 import type { Limits } from '../limits.ts';
 import type { Native } from '../native.ts';
@@ -25,19 +26,23 @@ export interface Lanes {
   readonly models: readonly ModelLane[];
   readonly rejects: Lane<Batch>;
   readonly infos: readonly ModelInfo[];
+  /** Batches of the model in this slot have fewer rows from now on. */
+  limitRows(slot: number, rowsMax: number): void;
 }
 
 export interface LanesOptions {
   readonly batcher: Batcher<Batch>;
   readonly specs: readonly ModelSpec[];
-  readonly loaded: readonly LoadedModel[];
-  readonly threads: number;
+  readonly pool: Pick<Pool, 'loaded' | 'plans' | 'threads' | 'running'>;
   readonly limits: Limits;
   /** Takes entries into the batches; null: TypeScript does. */
   readonly native?: Native | null;
 }
 
-export function buildLanes({ batcher, specs, loaded, threads, limits, native = null }: LanesOptions): Lanes {
+export function buildLanes(options: LanesOptions): Lanes {
+  const { batcher, specs, pool, limits, native = null } = options;
+  const { loaded, plans, threads, running } = pool;
+  const batchesOf = new Map<number, readonly Batch[]>();
   const models: ModelLane[] = [];
   const infos: ModelInfo[] = [];
   let slab = 0;
@@ -45,10 +50,12 @@ export function buildLanes({ batcher, specs, loaded, threads, limits, native = n
   for (const found of loaded) {
     const spec = specs.find(({ slot }) => slot === found.slot) as ModelSpec;
     const layout = slabLayout(found.inputs, found.outputs, spec.rowsMax, slabArenaBytes);
+    const { rowsMax } = plans.find(({ slot }) => slot === found.slot) ?? spec;
     const batches = Array.from(
       { length: threads + BATCHES_BESIDE_RUNNING },
-      () => new Batch({ rowsMax: spec.rowsMax, layout, slab: slab++, keyBytesMax, eventIdBytesMax }),
+      () => new Batch({ rowsMax, layout, slab: slab++, keyBytesMax, eventIdBytesMax }),
     );
+    batchesOf.set(found.slot, batches);
     const lane = modelLane(batcher.addLane(spec.name, batches), spec, found);
     if (native !== null) {
       for (const batch of batches) batch.handle = openNative(native, lane, batch, limits);
@@ -61,7 +68,9 @@ export function buildLanes({ batcher, specs, loaded, threads, limits, native = n
       fields: found.fields,
       predicts: found.predicts,
       tensors: hasPlainFields(spec, found) ? found.inputs : null,
-      provider: found.provider,
+      get provider() {
+        return running.of(found.slot) || found.provider;
+      },
       rowsMax: spec.rowsMax,
     });
   }
@@ -69,7 +78,10 @@ export function buildLanes({ batcher, specs, loaded, threads, limits, native = n
     { length: REJECT_BATCHES },
     () => new Batch({ rowsMax: REJECT_ROWS, layout: null, slab: slab++, keyBytesMax, eventIdBytesMax }),
   );
-  return { models, infos, rejects: batcher.addLane('', rejects, false) };
+  const limitRows = (slot: number, rowsMax: number) => {
+    for (const batch of batchesOf.get(slot) ?? []) batch.limitRows(rowsMax);
+  };
+  return { models, infos, rejects: batcher.addLane('', rejects, false), limitRows };
 }
 
 /** An event's fields are the inputs, one for one, as they go into the tensors. */

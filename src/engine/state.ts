@@ -1,14 +1,14 @@
 /** What readiness says of a running engine, and why. */
-import type { Pool } from '../infer/pool.ts';
 import type { StreamReader } from '../ingest/reader.ts';
 import type { EngineState, Sources } from '../observe/sources.ts';
 import type { Committer } from '../publish/committer.ts';
+import type { ServedModels } from './models.ts';
 
 export function stateOf(
   state: EngineState,
   committer: Committer,
   readers: readonly StreamReader[],
-  { trouble }: Pool,
+  models: ServedModels,
 ): ReturnType<Sources['state']> {
   if (state !== 'running') return { state, reasons: [`the engine is ${state}`] };
   const reasons: string[] = [];
@@ -17,6 +17,7 @@ export function stateOf(
   const apart = readers.find(({ connected }) => !connected);
   if (apart !== undefined) reasons.push(`a reader is not connected to Redis: ${apart.trouble}`);
   for (const { refusal } of readers) if (refusal !== '') reasons.push(`Redis refuses to be read: ${refusal}`);
-  if (trouble !== '') reasons.push(`no worker can be started: ${trouble}`);
+  if (models.trouble !== '') reasons.push(`no worker can be started: ${models.trouble}`);
+  reasons.push(...models.lacking());
   return { state: reasons.length === 0 ? 'running' : 'reconnecting', reasons };
 }

@@ -42,7 +42,10 @@ export interface Backend {
   append(event: StreamEvent): Promise<string>;
   /** True while anyone is subscribed: the tail of the predictions stream runs only then. */
   wantPredictions(wanted: boolean): void;
+  /** Reasons why it is not ready; of one that is: what is not as it was meant to be. */
   health(): { readonly live: boolean; readonly ready: boolean; readonly reasons: readonly string[] };
+  /** Why a model that was found is not served; undefined when it is, or was not found. */
+  problem?(name: string): string | undefined;
   /** The Prometheus text. */
   metrics(): Promise<string>;
   /** Live figures for the console, as JSON-able data. */

@@ -1,15 +1,14 @@
 /**
  * Loads one model in a worker: open, join with the manifest, try, check golden cases, warm every batch size.
+ * What fails on one provider is done again on the next.
  */
-import { pathToFileURL } from 'node:url';
-import { type InferenceSession, Tensor } from 'onnxruntime-node';
-import { messageOf } from '../errors.ts';
+import type { InferenceSession } from 'onnxruntime-node';
 import type { Native } from '../native.ts';
-import { DTYPE_BYTES, FORM, ROW, ROW_COLUMNS, type TensorSpec } from '../schedule/slab.ts';
 import { FieldDecoder } from './decode.ts';
 import { OutputEncoder } from './encode.ts';
 import { checkGolden, type Golden, readGolden } from './golden.ts';
-import type { FieldSpec, Handler, RowCodec } from './handler.ts';
+import { Ladder, type OpenSession } from './ladder.ts';
+import { type LoadedHandler, loadHandler } from './load-handler.ts';
 import {
   type Declared,
   declared,
@@ -17,13 +16,52 @@ import {
   joinInputs,
   joinOutputs,
   servedOutputs,
-  type TrialOutput,
 } from './metadata.ts';
 import { layoutOf, Model } from './model.ts';
-import { inNative } from './native.ts';
-import type { LoadedModel, ModelSpec } from './protocol.ts';
-import { ModelSession, openSession, SlabView } from './session.ts';
-import { sliceOf, type TensorData } from './tensors.ts';
+import { NativeHalted } from './native.ts';
+import { Padding } from './padding.ts';
+import type {
+  LeftProvider,
+  LoadedModel,
+  ModelProfile,
+  ModelSpec,
+  ProviderEntry,
+  ProviderName,
+} from './protocol.ts';
+import { SESSION_DEFAULTS } from './providers.ts';
+import { type Move, rescueBy } from './rescue.ts';
+import { ModelSession, type OpenedSession, type SessionShape } from './session.ts';
+import type { TensorData } from './tensors.ts';
+import { runSample, sampleRow, tryRun } from './trial.ts';
+import { profileOf, type Warmed, warm } from './warm.ts';
+
+export interface LoadOptions {
+  /** In the place of InferenceSession.create, for tests of providers that a machine lacks. */
+  readonly open?: OpenSession | null;
+  /** The worker's number, which chooses its device. */
+  readonly seat?: number;
+  /** Index of the first provider to try. */
+  readonly from?: number;
+  /** What a batch may take: sizes far beyond it are not warmed. */
+  readonly runMsMax?: number;
+  /** For measuring a provider that is fallen back to. */
+  readonly profileMsMax?: number;
+  /** The model runs on another provider from now on, because the one before it failed in use. */
+  readonly onMove?: (move: Move) => void;
+}
+
+export interface Loading {
+  readonly model: Model;
+  readonly at: number;
+  readonly left: readonly LeftProvider[];
+  readonly warmed: Warmed;
+}
+
+/** What lies beside the ONNX file; read once, whatever the provider. */
+interface Beside {
+  readonly handler: LoadedHandler | null;
+  readonly golden: Golden | null;
+}
 
 /**
  * `native`: the addon that decodes and encodes whole batches; null: TypeScript does. Rejects with an Error
@@ -31,47 +69,144 @@ import { sliceOf, type TensorData } from './tensors.ts';
  */
 export async function loadModel(
   spec: ModelSpec,
-  providers: readonly string[],
+  providers: readonly ProviderEntry[],
   slabArenaBytes: number,
   native: Native | null = null,
-): Promise<{ model: Model; notices: string[] }> {
-  const { session, provider, notices } = await openSession(spec.onnxPath, providers);
-  const joined = joinInputs(declared(session.inputMetadata, 'input'), spec.inputs);
-  const served = servedOutputs(declared(session.outputMetadata, 'output'), spec.outputs);
-  const decoder = manifestSays(() => new FieldDecoder(joined.inputs, spec.inputs));
-  const handler = spec.handlerPath === null ? null : await loadHandler(spec.handlerPath, spec);
-  const golden = spec.goldenPath === null ? null : await readGolden(spec.goldenPath);
-
-  const sample = sampleRow(joined, decoder, handler?.codec ?? null, golden, slabArenaBytes);
-  const trials = await tryRun(session, joined, served, sample);
-  const { outputs, batched } = joinOutputs(served, trials, joined);
-  const shape = { inputs: joined.inputs, outputs, leading: joined.leading, batched };
-  const encoder = manifestSays(() => new OutputEncoder(outputs, spec.outputs));
-
-  const loaded: LoadedModel = {
-    slot: spec.slot,
-    inputs: joined.inputs,
-    outputs,
-    batched,
-    fields: handler?.fields ?? decoder.describe(),
-    predicts: handler?.predicts ?? encoder.describe(),
-    provider,
-    warmMs: 0,
-  };
-  const model = new Model({
-    loaded,
-    shape,
-    session: new ModelSession(session, shape),
-    decoder,
-    encoder,
-    codec: handler?.codec ?? null,
-    layout: layoutOf(shape, spec.rowsMax, slabArenaBytes),
-    native,
+  options: LoadOptions = {},
+): Promise<Loading> {
+  const { open = null, seat = 0, from = 0 } = options;
+  const ladder = new Ladder({
+    onnxPath: spec.onnxPath,
+    providers: spec.providers ?? providers,
+    settings: { ...SESSION_DEFAULTS, ...spec.session },
+    seat,
+    open,
+    from,
   });
-  const slab = model.scratch();
-  if (golden !== null) await checkGolden(model, slab, golden);
-  const warmMs = await warm(model, slab, sample, spec.rowsMax);
-  return { model: new Model({ ...model.parts, loaded: { ...loaded, warmMs } }), notices };
+  let beside: Beside | null = null;
+  for (;;) {
+    const next = await ladder.next();
+    try {
+      beside ??= await readBeside(spec);
+      const loader = new Loader(spec, beside, { slabArenaBytes, native, ladder, options });
+      const { model, warmed } = await loader.load(next);
+      return { model, warmed, at: ladder.at, left: [...ladder.left] };
+    } catch (error) {
+      if (error instanceof NativeHalted || !ladder.hasNext) throw error;
+      ladder.leave(error);
+    }
+  }
+}
+
+async function readBeside(spec: ModelSpec): Promise<Beside> {
+  return {
+    handler: spec.handlerPath === null ? null : await loadHandler(spec.handlerPath, spec),
+    golden: spec.goldenPath === null ? null : await readGolden(spec.goldenPath),
+  };
+}
+
+interface Around {
+  readonly slabArenaBytes: number;
+  readonly native: Native | null;
+  readonly ladder: Ladder;
+  readonly options: LoadOptions;
+}
+
+/** What the session, the manifest and a trial run say of the model, put together. */
+interface Graph {
+  readonly joined: JoinedInputs;
+  readonly served: readonly Declared[];
+  readonly sample: readonly TensorData[];
+  readonly shape: SessionShape;
+  readonly decoder: FieldDecoder;
+  readonly encoder: OutputEncoder;
+}
+
+type Next = Pick<OpenedSession, 'session' | 'provider'>;
+
+class Loader {
+  readonly #spec: ModelSpec;
+  readonly #beside: Beside;
+  readonly #around: Around;
+
+  constructor(spec: ModelSpec, beside: Beside, around: Around) {
+    this.#spec = spec;
+    this.#beside = beside;
+    this.#around = around;
+  }
+
+  async load(next: Next): Promise<{ model: Model; warmed: Warmed }> {
+    const graph = await this.#graph(next.session);
+    const { ladder, options } = this.#around;
+    const { onMove } = options;
+    const rescue = rescueBy(ladder, {
+      stillRuns: async (session) => {
+        await runSample(session, graph.joined, graph.served, graph.sample, 1);
+      },
+      prove: (other) => this.#proveOther(graph, other),
+      ...(onMove === undefined ? {} : { onMove }),
+    });
+    const running = new ModelSession(this.#opened(graph, next), graph.shape, rescue);
+    const model = this.#model(graph, next.provider, running);
+    return { model, warmed: await this.#prove(graph, model) };
+  }
+
+  async #graph(session: InferenceSession): Promise<Graph> {
+    const { inputs, outputs: given } = this.#spec;
+    const { handler, golden } = this.#beside;
+    const joined = joinInputs(declared(session.inputMetadata, 'input'), inputs);
+    const served = servedOutputs(declared(session.outputMetadata, 'output'), given);
+    const decoder = manifestSays(() => new FieldDecoder(joined.inputs, inputs));
+    const sample = sampleRow(joined, decoder, handler?.codec ?? null, golden, this.#around.slabArenaBytes);
+    const trials = await tryRun(session, joined, served, sample);
+    const { outputs, batched } = joinOutputs(served, trials, joined);
+    const encoder = manifestSays(() => new OutputEncoder(outputs, given));
+    const shape = { inputs: joined.inputs, outputs, leading: joined.leading, batched };
+    return { joined, served, sample, shape, decoder, encoder };
+  }
+
+  #opened({ shape, sample }: Graph, { session, provider }: Next): OpenedSession {
+    const pads = provider !== 'cpu' && shape.batched;
+    const padding = pads ? new Padding(shape, this.#spec.rowsMax, sample) : null;
+    return { session, provider, padding };
+  }
+
+  #model({ shape, decoder, encoder }: Graph, provider: ProviderName, session: ModelSession): Model {
+    const { slot, rowsMax } = this.#spec;
+    const { slabArenaBytes, native } = this.#around;
+    const { handler } = this.#beside;
+    const loaded: LoadedModel = {
+      slot,
+      inputs: shape.inputs,
+      outputs: shape.outputs,
+      batched: shape.batched,
+      fields: handler?.fields ?? decoder.describe(),
+      predicts: handler?.predicts ?? encoder.describe(),
+      provider,
+      profile: { provider, buckets: [] },
+    };
+    const codec = handler?.codec ?? null;
+    const layout = layoutOf(shape, rowsMax, slabArenaBytes);
+    return new Model({ loaded, shape, session, decoder, encoder, codec, layout, native });
+  }
+
+  async #prove({ sample }: Graph, model: Model): Promise<Warmed> {
+    const { golden } = this.#beside;
+    const { runMsMax = Infinity } = this.#around.options;
+    const slab = model.scratch();
+    if (golden !== null) await checkGolden(model, slab, golden);
+    return await warm(model, slab, { sample, golden, rowsMax: this.#spec.rowsMax, runMsMax });
+  }
+
+  /** Everything that a provider has to show before it takes traffic, for one that takes over. */
+  async #proveOther(graph: Graph, next: Next): Promise<{ opened: OpenedSession; profile: ModelProfile }> {
+    const { runMsMax = Infinity, profileMsMax: budgetMs = 0 } = this.#around.options;
+    await tryRun(next.session, graph.joined, graph.served, graph.sample);
+    const opened = this.#opened(graph, next);
+    const model = this.#model(graph, next.provider, new ModelSession(opened, graph.shape));
+    const warmed = await this.#prove(graph, model);
+    return { opened, profile: await profileOf(model, warmed, next.provider, { runMsMax, budgetMs }) };
+  }
 }
 
 function manifestSays<T>(make: () => T): T {
@@ -80,153 +215,4 @@ function manifestSays<T>(make: () => T): T {
   } catch (error) {
     throw new Error(`model.yaml: ${(error as Error).message}`);
   }
-}
-
-async function loadHandler(
-  path: string,
-  spec: ModelSpec,
-): Promise<{ codec: RowCodec; fields: Handler['fields']; predicts: Handler['predicts'] }> {
-  const file = path.slice(path.lastIndexOf('/') + 1);
-  try {
-    const { handler } = (await inNative(() => import(pathToFileURL(path).href))) as { handler?: Handler };
-    if (typeof handler?.create !== 'function') {
-      throw new Error('it must export `handler` with fields, predicts and create');
-    }
-    const labels = Object.fromEntries(spec.outputs.map((output) => [output.name, output.labels]));
-    checkFields(handler, 'fields');
-    checkFields(handler, 'predicts');
-    const codec = handler.create({ dir: spec.dir, labels }) as Partial<RowCodec> | undefined;
-    if (typeof codec?.decode !== 'function' || typeof codec.encode !== 'function') {
-      const missing = (['decode', 'encode'] as const).filter((name) => typeof codec?.[name] !== 'function');
-      const promised = codec instanceof Promise ? '; it must not be async' : '';
-      const detail = `what it returned has no ${missing.join(' and no ')}${promised}`;
-      throw new Error(`create() must return an object with the functions decode and encode; ${detail}`);
-    }
-    return { codec: codec as RowCodec, fields: handler.fields, predicts: handler.predicts };
-  } catch (error) {
-    throw new Error(`${file}: ${messageOf(error)}`);
-  }
-}
-
-/** What the types of handler.ts promise; nothing checks them before this. */
-function checkFields(handler: Handler, list: 'fields' | 'predicts'): void {
-  const specs: unknown = handler[list];
-  const form = "{ name: 'tempo', dtype: 'float32', shape: [] }";
-  if (!Array.isArray(specs)) throw new Error(`${list} must be a list of fields, such as ${form}`);
-  specs.forEach((spec: Partial<FieldSpec> | null | undefined, i) => {
-    const at = `${list}[${i}]`;
-    if (typeof spec !== 'object' || spec === null) throw new Error(`${at} must be a field, such as ${form}`);
-    const { name, dtype, shape } = spec;
-    if (typeof name !== 'string' || name === '') throw new Error(`${at}.name must be text`);
-    if (specs.findIndex((other: Partial<FieldSpec> | null) => other?.name === name) < i)
-      throw new Error(`${at}.name: ${name} is given twice`);
-    if (typeof dtype !== 'string' || !Object.hasOwn(DTYPE_BYTES, dtype)) {
-      throw new Error(
-        `${at}.dtype (${name}) must be one of ${Object.keys(DTYPE_BYTES).join(', ')}, got ${String(dtype)}`,
-      );
-    }
-    const isShape = Array.isArray(shape) && shape.every((dim) => Number.isSafeInteger(dim) && dim >= -1);
-    if (!isShape)
-      throw new Error(`${at}.shape (${name}) must be a list of sizes: [] for a scalar, -1 if free`);
-  });
-}
-
-/** One row that the model accepts: the first golden case, or zeros and empty strings. */
-function sampleRow(
-  joined: JoinedInputs,
-  decoder: FieldDecoder,
-  codec: RowCodec | null,
-  golden: Golden | null,
-  slabArenaBytes: number,
-): TensorData[] {
-  const shape = { inputs: joined.inputs, outputs: [], leading: joined.leading, batched: false };
-  const layout = layoutOf(shape, 1, slabArenaBytes);
-  const slab = new SlabView(shape, layout, new SharedArrayBuffer(layout.bytes));
-  const first = golden?.cases[0];
-  try {
-    if (first?.inputs !== undefined) {
-      new FieldDecoder(joined.inputs, []).decode(first.inputs, slab.inputs, 0);
-    } else if (first?.data !== undefined && codec !== null) {
-      const views = slab.row(0);
-      codec.decode(first.data, views);
-      slab.keepText(0, views);
-    } else if (first?.data !== undefined) {
-      decoder.decode(first.data, slab.inputs, 0);
-    }
-  } catch (error) {
-    throw new Error(`golden.json: cases[0]: ${messageOf(error)}`);
-  }
-  return [...slab.inputs];
-}
-
-/** Runs one row, and two where the batch dimension is free, to see what the outputs' shapes really are. */
-async function tryRun(
-  session: InferenceSession,
-  joined: JoinedInputs,
-  served: readonly Declared[],
-  sample: readonly TensorData[],
-): Promise<TrialOutput[]> {
-  const names = served.map(({ name }) => name);
-  const run = async (rows: number) => {
-    const feeds: Record<string, Tensor> = {};
-    joined.inputs.forEach((spec, i) => {
-      const dims = joined.leading ? [rows, ...spec.shape] : spec.shape;
-      feeds[spec.name] = new Tensor(spec.dtype, repeated(sample[i]!, spec, rows) as never, dims);
-    });
-    return await inNative(() => session.run(feeds, names));
-  };
-  let one: InferenceSession.OnnxValueMapType;
-  try {
-    one = await run(1);
-  } catch (error) {
-    throw new Error(
-      'model.onnx: a run with the first golden case (zeros without one) failed: ' +
-        `${(error as Error).message}; ` +
-        'give a case that the model accepts in golden.json',
-    );
-  }
-  let two: InferenceSession.OnnxValueMapType | null = null;
-  if (joined.leading) {
-    try {
-      two = await run(2);
-    } catch {
-      // A graph that takes one row only although it declares a free dimension: rows run one by one.
-    }
-  }
-  return names.map((name) => ({ one: one[name]!.dims, two: two?.[name]?.dims ?? [] }));
-}
-
-/** `rows` copies of a row, in memory of their own. */
-function repeated(row: TensorData, spec: TensorSpec, rows: number): TensorData {
-  if (Array.isArray(row)) return Array.from({ length: rows }, () => row).flat();
-  const copies = new (row.constructor as Float32ArrayConstructor)(rows * spec.elements);
-  for (let i = 0; i < rows; i++) copies.set(row as Float32Array, i * spec.elements);
-  return copies;
-}
-
-/**
- * Runs every power of two up to `rowsMax` through the path that events take, so that neither ONNX Runtime's
- * arenas nor V8's compilers meet them for the first time under traffic. Returns the milliseconds of the
- * largest.
- */
-async function warm(
-  model: Model,
-  slab: SlabView,
-  sample: readonly TensorData[],
-  rowsMax: number,
-): Promise<number> {
-  const { inputs } = model.parts.shape;
-  inputs.forEach((spec, i) => {
-    const filled = repeated(sample[i]!, spec, rowsMax);
-    const region = slab.inputs[i]!;
-    if (Array.isArray(region)) region.splice(0, region.length, ...(filled as string[]));
-    else (region as Float32Array).set(sliceOf(filled, 0, region.length) as Float32Array);
-  });
-  for (let row = 0; row < rowsMax; row++) slab.table[row * ROW_COLUMNS + ROW.form] = FORM.features;
-  const sizes: number[] = [];
-  for (let rows = 1; rows < rowsMax; rows *= 2) sizes.push(rows);
-  let runUs = 0;
-  for (const rows of [...sizes, rowsMax, rowsMax])
-    ({ runUs } = await model.runSlab(slab, 0, rows, { placed: true }));
-  return runUs / 1000;
 }

@@ -1,10 +1,19 @@
 /** Measures batches of several sizes within a budget of time. */
-import { type BucketProfile, summarise } from './profile.ts';
+import { summarise } from './profile.ts';
+import type { BucketProfile } from './protocol.ts';
+
+/** A size that has run once, to warm it up. */
+export interface WarmedBucket {
+  readonly rows: number;
+  readonly tookMs: number;
+}
 
 export interface MeasureOptions {
-  /** For all sizes together; each is run once at least, whatever that takes. */
+  /** For all sizes together. */
   readonly budgetMs: number;
-  /** What a batch may take: a tail beyond it is looked at twice. */
+  /**
+   * What a batch may take: a tail beyond it is looked at twice, sizes far beyond it are not looked at again.
+   */
   readonly runMsMax: number;
   /** Milliseconds. */
   readonly now: () => number;
@@ -12,6 +21,14 @@ export interface MeasureOptions {
 
 /** Enough that a 99th percentile leaves out the two slowest; more would say little more. */
 const RUNS_MAX = 200;
+/** Fewer than these are worth going over the budget for: a single run may have met a stall of the machine. */
+const RUNS_WANTED = 5;
+const OVER_BUDGET = 3;
+/**
+ * A size that took so many times what a batch may take, twice, is known well enough; once, if that alone was
+ * more than the budget.
+ */
+const FAR_BEYOND = 4;
 
 /**
  * The sizes take turns: the next run is always of the size that has had the least time so far. So what else
@@ -20,63 +37,74 @@ const RUNS_MAX = 200;
  * the machine, as likely as not; the better of the two counts.
  */
 export async function measureBuckets(
-  buckets: readonly number[],
+  warmed: readonly WarmedBucket[],
   run: (rows: number) => Promise<void>,
-  { budgetMs, runMsMax, now }: MeasureOptions,
+  options: MeasureOptions,
 ): Promise<BucketProfile[]> {
-  const profiles = await measureOnce(buckets, run, budgetMs, now);
+  const { budgetMs, runMsMax } = options;
+  const profiles = await measureOnce(warmed, run, options);
   const doubtful = profiles.filter(({ p50Ms, p99Ms }) => p99Ms > runMsMax && p50Ms <= runMsMax / 2);
   if (doubtful.length === 0) return profiles;
-  const again = await measureOnce(
-    doubtful.map(({ rows }) => rows),
-    run,
-    budgetMs / 2,
-    now,
-  );
+  const sizes = warmed.filter(({ rows }) => doubtful.some((one) => one.rows === rows));
+  const again = await measureOnce(sizes, run, { ...options, budgetMs: budgetMs / 2 });
   return profiles.map((first) => {
     const second = again.find(({ rows }) => rows === first.rows);
     return second !== undefined && second.p99Ms < first.p99Ms ? second : first;
   });
 }
 
-async function measureOnce(
-  buckets: readonly number[],
-  run: (rows: number) => Promise<void>,
-  budgetMs: number,
-  now: () => number,
-): Promise<BucketProfile[]> {
-  const samples = buckets.map((): number[] => []);
-  const fastestMs = buckets.map(() => Infinity);
-  const beganMs = now();
-  for (;;) {
-    const at = next(samples, fastestMs);
-    if (at === -1 || (samples[at]!.length > 0 && now() - beganMs >= budgetMs)) break;
-    const startedMs = now();
-    await run(buckets[at]!);
-    const tookMs = now() - startedMs;
-    samples[at]!.push(tookMs);
-    fastestMs[at] = Math.min(fastestMs[at]!, tookMs);
-  }
-  return buckets.map((rows, at) => summarise(rows, samples[at]!));
+interface Size {
+  readonly rows: number;
+  readonly tookMs: number[];
+  fastestMs: number;
 }
 
-/**
- * One that has not run twice, for the first time may have met a stall of the machine; then the one that has
- * had the least time, stalls not counted; -1 when all have run often enough.
- */
-function next(samples: readonly (readonly number[])[], fastestMs: readonly number[]): number {
-  for (const runs of [0, 1]) {
-    const fresh = samples.findIndex(({ length }) => length === runs);
-    if (fresh !== -1) return fresh;
+async function measureOnce(
+  warmed: readonly WarmedBucket[],
+  run: (rows: number) => Promise<void>,
+  { budgetMs, runMsMax, now }: MeasureOptions,
+): Promise<BucketProfile[]> {
+  const sizes = warmed.map(({ rows, tookMs: warmMs }): Size => {
+    const isKnown = warmMs > Math.max(budgetMs, FAR_BEYOND * runMsMax);
+    return { rows, tookMs: isKnown ? [warmMs] : [], fastestMs: warmMs };
+  });
+  const beganMs = now();
+  for (;;) {
+    const spentMs = now() - beganMs;
+    const size =
+      leastRun(sizes, spentMs < budgetMs * OVER_BUDGET ? RUNS_WANTED : 1, runMsMax) ??
+      (spentMs < budgetMs ? leastTimed(sizes, runMsMax) : undefined);
+    if (size === undefined) break;
+    const startedMs = now();
+    await run(size.rows);
+    const tookMs = now() - startedMs;
+    size.tookMs.push(tookMs);
+    size.fastestMs = Math.min(size.fastestMs, tookMs);
   }
-  let least = -1;
-  let leastMs = Infinity;
-  for (let at = 0; at < samples.length; at++) {
-    const runs = samples[at]!.length;
-    const spentMs = runs * fastestMs[at]!;
-    if (runs >= RUNS_MAX || spentMs >= leastMs) continue;
-    least = at;
-    leastMs = spentMs;
+  return sizes.map(({ rows, tookMs }) => summarise(rows, tookMs));
+}
+
+function isOpen({ tookMs, fastestMs }: Size, runMsMax: number): boolean {
+  return tookMs.length === 0 || (tookMs.length < RUNS_MAX && fastestMs <= FAR_BEYOND * runMsMax);
+}
+
+/** Of the sizes with fewer than `wanted` runs, the one with the fewest. */
+function leastRun(sizes: readonly Size[], wanted: number, runMsMax: number): Size | undefined {
+  let least: Size | undefined;
+  for (const size of sizes) {
+    if (size.tookMs.length >= wanted || !isOpen(size, runMsMax)) continue;
+    if (least === undefined || size.tookMs.length < least.tookMs.length) least = size;
+  }
+  return least;
+}
+
+/** The size that has had the least time, stalls of the machine not counted. */
+function leastTimed(sizes: readonly Size[], runMsMax: number): Size | undefined {
+  const spent = ({ tookMs, fastestMs }: Size) => tookMs.length * fastestMs;
+  let least: Size | undefined;
+  for (const size of sizes) {
+    if (!isOpen(size, runMsMax)) continue;
+    if (least === undefined || spent(size) < spent(least)) least = size;
   }
   return least;
 }

@@ -11,18 +11,21 @@ import { notice } from '../observe/channels.ts';
 import { ROW, ROW_COLUMNS } from '../schedule/slab.ts';
 import { Crew } from './crew.ts';
 import { allow, halt, haltAll, isInside, nativeCells, outside } from './native.ts';
+import { type ModelPlan, planModel, planModels, tellPlan, threadsMost, threadsWanted } from './plan.ts';
 import type {
-  DescribeTask,
-  Description,
   InferResult,
   InferTask,
   LoadedModel,
   ModelProblem,
   ModelSpec,
   NativeCells,
-  SuccessionCells,
+  ProviderEntry,
+  ProviderNews,
+  SeatCells,
   WorkerOptions,
 } from './protocol.ts';
+import { Running } from './running.ts';
+import { describeWorkers, profileModels, setThreads, unlessOneDies } from './start.ts';
 
 /** How often a thread that hangs in native code is looked at. */
 const HUNG_POLL_MS = 20;
@@ -33,9 +36,18 @@ const NATIVE_MS_MAX = 5_000;
 
 export interface PoolOptions {
   readonly specs: readonly ModelSpec[];
-  /** In order of preference; CPU is the last resort whether it is listed or not. */
-  readonly providers: readonly string[];
+  /** In order of preference. */
+  readonly providers: readonly ProviderEntry[];
+  /** At most so many workers. */
   readonly threads: number;
+  /** At least so many; how many in between is decided by what is measured. Default: `threads`. */
+  readonly threadsMin?: number;
+  /** What a batch may take, where the model does not say. Default: as long as it likes. */
+  readonly runMsMax?: number;
+  /** For measuring one model. Default 0: nothing is measured, and batches are as large as manifests say. */
+  readonly profileMsMax?: number;
+  /** A module whose `open` takes the place of InferenceSession.create, for providers that are not there. */
+  readonly opener?: string | null;
   readonly slabArenaBytes: number;
   /** Whether workers use the native addon, where they find it. */
   readonly native?: boolean;
@@ -45,30 +57,74 @@ export interface PoolOptions {
   readonly inferMsMax?: number;
 }
 
+interface PoolParts {
+  readonly piscina: Piscina;
+  readonly cells: NativeCells;
+  readonly seats: SeatCells;
+  readonly crew: Crew;
+  readonly running: Running;
+  readonly loaded: readonly LoadedModel[];
+  readonly problems: readonly ModelProblem[];
+  readonly plans: readonly ModelPlan[];
+  readonly threads: number;
+}
+
 export class Pool {
   readonly loaded: readonly LoadedModel[];
   readonly problems: readonly ModelProblem[];
+  /** One for each that is loaded; the present one. */
+  plans: readonly ModelPlan[];
   readonly threads: number;
+  /** What each model runs on. */
+  readonly running: Running;
+  /** A model's batches may have fewer rows from now on: its provider failed, and the next one is slower. */
+  onRowsMax: (slot: number, rowsMax: number) => void = () => {};
   readonly #piscina: Piscina;
   readonly #cells: NativeCells;
   readonly #crew: Crew;
   readonly #inferMsMax: number;
   #stopped = false;
 
-  constructor(
-    piscina: Piscina,
-    description: Description,
-    cells: NativeCells,
-    crew: Crew,
-    options: Required<PoolOptions>,
-  ) {
+  constructor(parts: PoolParts, options: Required<PoolOptions>) {
+    const { piscina, running, seats } = parts;
     this.#piscina = piscina;
-    this.#cells = cells;
-    this.#crew = crew;
-    this.loaded = description.loaded;
-    this.problems = description.problems;
-    this.threads = options.threads;
+    this.#cells = parts.cells;
+    this.#crew = parts.crew;
+    this.loaded = parts.loaded;
+    this.problems = parts.problems;
+    this.plans = parts.plans;
+    this.threads = parts.threads;
+    this.running = running;
     this.#inferMsMax = options.inferMsMax;
+    piscina.on('message', (news: ProviderNews) => this.#onNews(news, options));
+    // Piscina takes a worker off its list after this event.
+    piscina.on('workerDestroy', () => queueMicrotask(() => this.#forget(seats)));
+  }
+
+  /** Of the workers there are, some of which may still be loading. */
+  threadIds(): number[] {
+    return this.#piscina.threads.map(({ threadId }) => threadId);
+  }
+
+  #onNews({ slot, profile }: ProviderNews, { specs, runMsMax }: Required<PoolOptions>): void {
+    const spec = specs.find((one) => one.slot === slot);
+    if (profile === null || spec === undefined) return;
+    const plan = planModel(spec, profile, runMsMax);
+    tellPlan(spec, plan);
+    // Other workers may still be on the provider before, and batches are of one size for all.
+    const before = this.plans.find((one) => one.slot === slot)?.rowsMax ?? plan.rowsMax;
+    const rowsMax = Math.min(before, plan.rowsMax);
+    this.plans = this.plans.map((one) => (one.slot === slot ? { ...plan, rowsMax } : one));
+    this.onRowsMax(slot, rowsMax);
+  }
+
+  #forget(seats: SeatCells): void {
+    const threads = this.threadIds();
+    this.running.keep(threads);
+    for (let seat = 0; seat < seats.length; seat++) {
+      const holder = Atomics.load(seats, seat);
+      if (holder !== 0 && !threads.includes(holder)) Atomics.store(seats, seat, 0);
+    }
   }
 
   /** Why no batch can run now; '' while they can. */
@@ -222,31 +278,32 @@ async function endWorkers(piscina: Piscina, cells: NativeCells): Promise<void> {
   await piscina.destroy();
 }
 
-/**
- * Starts the workers and resolves once every one of them is warm. Models that do not load are in `problems`,
- * the others serve. Rejects with WORKERS_NOT_STARTED when a worker dies on the way or takes longer than
- * `loadMsMax`.
- */
-export async function startPool(given: PoolOptions): Promise<Pool> {
-  const { inferMsMax, modelLoadMsMax } = limitsDefault;
-  const options = { inferMsMax, loadMsMax: modelLoadMsMax, native: false, ...given };
-  const { specs, providers, threads, slabArenaBytes, loadMsMax, native } = options;
-  const cells = nativeCells();
+function workerOptions(options: Required<PoolOptions>, cells: NativeCells, threads: number): WorkerOptions {
+  const { specs, providers, slabArenaBytes, native, runMsMax, profileMsMax, opener } = options;
   const slots = Math.max(0, ...specs.map(({ slot }) => slot + 1));
-  const succession: SuccessionCells = new Int32Array(new SharedArrayBuffer((1 + slots) * 4));
+  const zeros = (length: number) => new Int32Array(new SharedArrayBuffer(length * 4));
+  return {
+    models: specs,
+    providers,
+    slabArenaBytes,
+    native,
+    runMsMax,
+    profileMsMax,
+    opener,
+    cells,
+    succession: zeros(1 + slots),
+    seats: zeros(threads),
+    floors: zeros(slots),
+  };
+}
+
+function openPiscina(workerData: WorkerOptions, minThreads: number, maxThreads: number): Piscina {
   const piscina = new Piscina({
     filename: fileURLToPath(new URL('./worker.ts', import.meta.url)),
     name: 'infer',
-    workerData: {
-      models: specs,
-      providers,
-      slabArenaBytes,
-      native,
-      cells,
-      succession,
-    } satisfies WorkerOptions,
-    minThreads: threads,
-    maxThreads: threads,
+    workerData,
+    minThreads,
+    maxThreads,
     concurrentTasksPerWorker: 1,
     idleTimeout: Number.POSITIVE_INFINITY,
     // Measured equal to the others, idle and loaded, and the only mode in which a handler's own timers go on.
@@ -255,22 +312,59 @@ export async function startPool(given: PoolOptions): Promise<Pool> {
   });
   // An error outside any task ends its worker.
   piscina.on('error', (error) => notice('error', 'WORKER_DIED', messageOf(error)));
+  return piscina;
+}
 
+/**
+ * Starts the workers and resolves once every one of them is warm: `threadsMin` at first, and then as many as
+ * the measured profiles ask for. Models that do not load are in `problems`, the others serve. Rejects with
+ * WORKERS_NOT_STARTED when a worker dies on the way or takes longer than `loadMsMax`.
+ */
+export async function startPool(given: PoolOptions): Promise<Pool> {
+  const { inferMsMax, modelLoadMsMax: loadMsMax } = limitsDefault;
+  const defaults = {
+    inferMsMax,
+    loadMsMax,
+    native: false,
+    runMsMax: Infinity,
+    profileMsMax: 0,
+    opener: null,
+  };
+  const options = { ...defaults, threadsMin: given.threads, ...given };
+  const { specs, providers, threadsMin, profileMsMax } = options;
+  const most = threadsMost(specs, providers, threadsMin, options.threads);
+  const least = Math.min(threadsMin, most);
+  const cells = nativeCells();
+  const shared = workerOptions(options, cells, most);
+  const { succession, seats } = shared;
+  const piscina = openPiscina(shared, least, most);
+  const running = new Running(specs, providers);
+  piscina.on('message', (news: ProviderNews) => running.record(news));
+
+  let asked = least;
   const arrived = new Int32Array(new SharedArrayBuffer(4));
-  const task: DescribeTask = { arrived, threads };
-  const late = setTimeout(() => void endWorkers(piscina, cells), loadMsMax);
+  const late = setTimeout(() => void endWorkers(piscina, cells), options.loadMsMax);
   try {
-    const answers: Description[] = await Promise.all(
-      Array.from({ length: threads }, () => piscina.run(task, { name: 'describe' })),
-    );
-    const [first] = answers as [Description, ...Description[]];
-    for (const text of first.notices) notice('warn', 'PROVIDER_FALLBACK', text);
+    const [first, ...others] = await describeWorkers(piscina, least, arrived);
+    if (first.noNative !== '') notice('warn', 'NATIVE', `workers have no addon: ${first.noNative}`);
+    for (const { running: news } of [first, ...others]) for (const one of news) running.record(one);
     for (const { slot } of first.loaded) Atomics.store(succession, 1 + slot, 1);
-    const crew = new Crew({ piscina, threads, succession, loadMsMax });
-    return new Pool(piscina, first, cells, crew, options);
+    const profiles = profileMsMax > 0 ? await profileModels(piscina, profileMsMax) : [];
+    const loaded = first.loaded.map((one) => ({ ...one, profile: profiles[one.slot] ?? one.profile }));
+    const plans = planModels(specs, loaded, options.runMsMax);
+    const threads = threadsWanted(plans, least, most);
+    setThreads(piscina, threads);
+    if (threads > least) {
+      asked = threads;
+      await unlessOneDies(piscina, describeWorkers(piscina, threads, arrived));
+    }
+    const crew = new Crew({ piscina, threads, succession, loadMsMax: options.loadMsMax });
+    const { problems } = first;
+    return new Pool({ piscina, cells, seats, crew, running, loaded, problems, plans, threads }, options);
   } catch (error) {
     await endWorkers(piscina, cells);
-    const what = `${Atomics.load(arrived, 0)} of ${threads} workers were warm after at most ${loadMsMax} ms`;
+    const warm = `${Atomics.load(arrived, 0)} of ${asked} workers were warm`;
+    const what = `${warm} after at most ${options.loadMsMax} ms`;
     throw new SubitoError('WORKERS_NOT_STARTED', `${what}: ${messageOf(error)}`, { cause: error });
   } finally {
     clearTimeout(late);

@@ -5,22 +5,7 @@
  * The sizes are buckets: 1, 2, 4 and so on, and the most that the model may have. On a provider other than
  * the CPU a batch is padded to the next one, so that it meets only shapes that it has met at the start.
  */
-import type { ProviderName } from './providers.ts';
-
-/** Batches of one size: milliseconds in a worker, from raw rows to encoded predictions. */
-export interface BucketProfile {
-  readonly rows: number;
-  /** What the percentiles stand on. Of fewer than 100 runs the 99th is the slowest. */
-  readonly runs: number;
-  readonly p50Ms: number;
-  readonly p99Ms: number;
-}
-
-export interface ModelProfile {
-  readonly provider: ProviderName;
-  /** By rows. Empty until measured; sizes above a hopelessly slow one are left out. */
-  readonly buckets: readonly BucketProfile[];
-}
+import type { BucketProfile, ModelProfile } from './protocol.ts';
 
 export interface BatchChoice {
   readonly rows: number;
@@ -113,13 +98,14 @@ export function choiceText(profile: ModelProfile, choice: BatchChoice, runMsMax:
   const size = `${rows} ${rows === 1 ? 'row' : 'rows'}`;
   const reason = {
     fits: `batches have ${size}, to stay within ${may}`,
-    noisy: `the machine is too noisy to measure it: ${size} took ${took}, more than ${may}; batches have ${size}`,
+    noisy: `the machine is too noisy to tell: ${size} took ${took}, more than ${may}; batches have ${size}`,
     slow: `one row alone takes ${took}, more than ${may}; batches have ${size}`,
     unmeasured: '',
   }[why];
   const each = `${whole(choice.rowsPerSecond)} rows/s a worker`;
   if (better === null) return `${reason}: ${each}`;
-  const instead = `${better.rows} rows in ${ms(better.p99Ms)} ms would be ${whole(better.rowsPerSecond)} rows/s`;
+  const rate = `${whole(better.rowsPerSecond)} rows/s`;
+  const instead = `${better.rows} rows in ${ms(better.p99Ms)} ms would be ${rate}`;
   return `${reason}: ${each}, where ${instead}; to allow that, set batch.run_ms in its model.yaml`;
 }
 

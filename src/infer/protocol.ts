@@ -5,6 +5,39 @@
 import type { Dtype, TensorSpec } from '../schedule/slab.ts';
 import type { FieldSpec } from './handler.ts';
 
+export type ProviderName = 'cpu' | 'cuda' | 'tensorrt' | 'webgpu' | 'coreml';
+
+export interface ProviderSpec {
+  readonly name: ProviderName;
+  /**
+   * Workers take these devices in turn; empty: the provider has no such choice, or the first one is meant.
+   */
+  readonly deviceIds: readonly number[];
+  /** Sessions of one model on one device, and so workers; null: as many as there are workers. */
+  readonly sessions: number | null;
+  /** In onnxruntime-node's own names. */
+  readonly options: Readonly<Record<string, unknown>>;
+}
+
+/** A name alone means the provider with nothing said. */
+export type ProviderEntry = ProviderName | ProviderSpec;
+
+/** How a session is made; a manifest's `session` section. Each key is explained in README.md. */
+export interface SessionSettings {
+  readonly intraOpThreads: number;
+  readonly interOpThreads: number;
+  readonly execution: 'sequential' | 'parallel';
+  readonly optimization: 'disabled' | 'basic' | 'extended' | 'layout' | 'all';
+  readonly cpuArena: boolean;
+  readonly memoryPattern: boolean;
+  /** ONNX Runtime's own threads wait for work by spinning. */
+  readonly spinning: boolean;
+  /** Processors of each of ONNX Runtime's own threads, in its form; null: any. */
+  readonly affinity: string | null;
+  /** Further session configuration entries, by their full names. */
+  readonly config: Readonly<Record<string, string>>;
+}
+
 /** A model version on disk, checked and resolved by the repository; enough for a worker to load it. */
 export interface ModelSpec {
   /** Index of the model in this engine; names its slabs and sessions on both sides. */
@@ -17,6 +50,12 @@ export interface ModelSpec {
   readonly goldenPath: string | null;
   /** Rows of one slab. */
   readonly rowsMax: number;
+  /** What a batch may take, as the manifest says; null: the engine's share of latency.target_ms. */
+  readonly runMsMax?: number | null;
+  /** In order of preference; null: the engine's. */
+  readonly providers?: readonly ProviderEntry[] | null;
+  /** What the manifest says of its sessions. */
+  readonly session?: Partial<SessionSettings>;
   /** From the manifest; null: the stream's or the engine's default. */
   readonly deadlineMs: number | null;
   /** Predictions of WebSocket and HTTP requests are also appended to the predictions stream. */
@@ -55,6 +94,29 @@ export interface ModelProblem {
   /** `name` or `name@version`. */
   readonly model: string;
   readonly message: string;
+  /** It could be served if one of its providers were there. */
+  readonly lacksProvider?: boolean;
+}
+
+/** Batches of one size: milliseconds in a worker, from raw rows to encoded predictions. */
+export interface BucketProfile {
+  readonly rows: number;
+  /** What the percentiles stand on. Of fewer than 100 runs the 99th is the slowest. */
+  readonly runs: number;
+  readonly p50Ms: number;
+  readonly p99Ms: number;
+}
+
+export interface ModelProfile {
+  readonly provider: ProviderName;
+  /** By rows. Empty until measured; sizes above a hopelessly slow one are left out. */
+  readonly buckets: readonly BucketProfile[];
+}
+
+/** A provider that was tried and is not used. */
+export interface LeftProvider {
+  readonly provider: ProviderName;
+  readonly reason: string;
 }
 
 /** What a worker found when it loaded a model: the ONNX metadata joined with the manifest. */
@@ -67,9 +129,30 @@ export interface LoadedModel {
   /** What `data` may hold, and what a prediction holds. */
   readonly fields: readonly FieldSpec[];
   readonly predicts: readonly FieldSpec[];
-  readonly provider: string;
-  /** Measured at warm-up: milliseconds of one run at the largest batch. */
-  readonly warmMs: number;
+  readonly provider: ProviderName;
+  /** Without figures until it has been measured. */
+  readonly profile: ModelProfile;
+}
+
+/**
+ * What a model runs on in one worker: part of its description, and a message of its own (parentPort) when it
+ * changes, or from a worker that started later.
+ */
+export interface ProviderNews {
+  readonly kind: 'provider';
+  readonly thread: number;
+  readonly slot: number;
+  readonly provider: ProviderName;
+  /** Those before it, and why not. */
+  readonly left: readonly LeftProvider[];
+  /** Measured when a worker is not on the provider that the model was measured on; null: not measured. */
+  readonly profile: ModelProfile | null;
+}
+
+/** Asks one worker to measure its models, one after the other. */
+export interface ProfileTask {
+  /** For each of them. */
+  readonly budgetMs: number;
 }
 
 export interface DescribeTask {
@@ -82,8 +165,10 @@ export interface DescribeTask {
 export interface Description {
   readonly loaded: readonly LoadedModel[];
   readonly problems: readonly ModelProblem[];
-  /** Things an operator should know, such as a provider that could not be had. */
-  readonly notices: readonly string[];
+  /** What its models run on, and what they do not. */
+  readonly running: readonly ProviderNews[];
+  /** Why it has no native addon although it was told to use it; '' otherwise. */
+  readonly noNative: string;
 }
 
 /** One batch to run. `shared` is the slab's memory; a worker keeps its views after the first time. */
@@ -121,14 +206,28 @@ export type NativeCells = Int32Array<SharedArrayBuffer>;
  */
 export type SuccessionCells = Int32Array<SharedArrayBuffer>;
 
+/** Taken by workers as they start, given back when they are gone: who has which device. Holds thread ids. */
+export type SeatCells = Int32Array<SharedArrayBuffer>;
+
+/** By slot: the index of the first provider to try, because those before it failed in use. */
+export type FloorCells = Int32Array<SharedArrayBuffer>;
+
 /** Passed as piscina's workerData. */
 export interface WorkerOptions {
   readonly models: readonly ModelSpec[];
-  readonly providers: readonly string[];
+  readonly providers: readonly ProviderEntry[];
   readonly slabArenaBytes: number;
+  /** What a batch may take, where the model does not say. */
+  readonly runMsMax: number;
+  /** For measuring one model. */
+  readonly profileMsMax: number;
+  /** A module whose `open` takes the place of InferenceSession.create; null: that itself. */
+  readonly opener: string | null;
   /** Use the native addon, where it can be loaded. */
   readonly native: boolean;
   /** Who is inside native code, and who may not enter it. */
   readonly cells: NativeCells;
   readonly succession: SuccessionCells;
+  readonly seats: SeatCells;
+  readonly floors: FloorCells;
 }

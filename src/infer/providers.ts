@@ -4,42 +4,16 @@
  * what else those have is refused here instead of being ignored there.
  */
 import type { InferenceSession } from 'onnxruntime-node';
+import type { ProviderEntry, ProviderName, ProviderSpec, SessionSettings } from './protocol.ts';
 
 /** DirectML is for Windows, where Subito does not run. */
-export const PROVIDERS = ['cpu', 'cuda', 'tensorrt', 'webgpu', 'coreml'] as const;
-export type ProviderName = (typeof PROVIDERS)[number];
-
-export interface ProviderSpec {
-  readonly name: ProviderName;
-  /**
-   * Workers take these devices in turn; empty: the provider has no such choice, or the first one is meant.
-   */
-  readonly deviceIds: readonly number[];
-  /** Sessions of one model on one device, and so workers; null: as many as there are workers. */
-  readonly sessions: number | null;
-  /** In onnxruntime-node's own names. */
-  readonly options: Readonly<Record<string, unknown>>;
-}
-
-/** A name alone means the provider with nothing said. */
-export type ProviderEntry = ProviderName | ProviderSpec;
-
-/** How a session is made; a manifest's `session` section. Each key is explained in README.md. */
-export interface SessionSettings {
-  readonly intraOpThreads: number;
-  readonly interOpThreads: number;
-  readonly execution: 'sequential' | 'parallel';
-  readonly optimization: 'disabled' | 'basic' | 'extended' | 'layout' | 'all';
-  readonly cpuArena: boolean;
-  readonly memoryPattern: boolean;
-  /** ONNX Runtime's own threads wait for work by spinning. */
-  readonly spinning: boolean;
-  /** Processors of each of ONNX Runtime's own threads, in its form; null: any. */
-  readonly affinity: string | null;
-  /** Further session configuration entries, by their full names. */
-  readonly config: Readonly<Record<string, string>>;
-}
-
+export const PROVIDERS = [
+  'cpu',
+  'cuda',
+  'tensorrt',
+  'webgpu',
+  'coreml',
+] as const satisfies readonly ProviderName[];
 /** Chosen with bench/micro/session-options.ts. */
 export const SESSION_DEFAULTS: SessionSettings = {
   // One worker a core beats ONNX Runtime's own threads for models of this size.

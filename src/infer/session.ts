@@ -1,10 +1,14 @@
-/** An ONNX Runtime session over slab memory: tensors are views of the slab, nothing is copied in or out. */
-import * as onnxruntime from 'onnxruntime-node';
-import { InferenceSession, Tensor } from 'onnxruntime-node';
+/**
+ * An ONNX Runtime session over slab memory: tensors are views of the slab, nothing is copied in or out. On
+ * other providers than the CPU, batches that are no bucket's size are padded, and copied for it (padding.ts).
+ */
+import { type InferenceSession, Tensor } from 'onnxruntime-node';
 import { ROW_COLUMNS, type SlabLayout, type TensorSpec } from '../schedule/slab.ts';
 import { OutputColumn } from './columns.ts';
 import type { RowView } from './handler.ts';
-import { inNative } from './native.ts';
+import { inNative, NativeHalted } from './native.ts';
+import type { Padding } from './padding.ts';
+import type { ProviderName } from './protocol.ts';
 import { sliceOf, type TensorData, viewOf } from './tensors.ts';
 
 /** Of the model's tensors, all that running it needs. */
@@ -85,50 +89,94 @@ export class SlabView {
   }
 }
 
+/** A session on one provider. */
+export interface OpenedSession {
+  readonly session: InferenceSession;
+  readonly provider: ProviderName;
+  /** null: batches run as they are. */
+  readonly padding: Padding | null;
+}
+
+/**
+ * Asked when a run failed on a provider other than the CPU. Resolves with a session on another provider when
+ * this one is at fault; with null when it is well, so that it must be the rows. Rejects when the provider is
+ * at fault and there is no other.
+ */
+export type Rescue = (failed: OpenedSession, error: unknown) => Promise<OpenedSession | null>;
+
 export class ModelSession {
-  readonly #session: InferenceSession;
   readonly #shape: SessionShape;
+  readonly #rescue: Rescue | null;
   /** Some output is allocated by ONNX Runtime and must be fetched from its answer. */
   readonly #allocates: boolean;
+  #opened: OpenedSession;
+  #rescuing: Promise<OpenedSession | null> | null = null;
 
-  constructor(session: InferenceSession, shape: SessionShape) {
-    this.#session = session;
+  constructor(opened: OpenedSession, shape: SessionShape, rescue: Rescue | null = null) {
+    this.#opened = opened;
     this.#shape = shape;
+    this.#rescue = rescue;
     this.#allocates = shape.outputs.some((spec) => spec.rowBytes === 0);
   }
 
   /** Runs `rows` rows from `first` on at once. Rejects with ONNX Runtime's error. */
   async run(slab: SlabView, first: number, rows: number): Promise<void> {
+    await this.#orElsewhere(async ({ session, padding }) => {
+      const ranAs = padding?.rowsFor(rows) ?? rows;
+      const isPadded = padding !== null && ranAs !== rows;
+      const { feeds, fetches } = isPadded ? padding.take(slab, first, rows) : this.#bound(slab, first, rows);
+      const results = await inNative(() => session.run(feeds, fetches));
+      if (isPadded) padding.give(slab, first, rows);
+      if (this.#allocates) collect(slab, results, first, ranAs);
+    });
+  }
+
+  /** Runs row `row` alone. */
+  async runAlone(slab: SlabView, row: number): Promise<void> {
+    await this.#orElsewhere(async ({ session }) => {
+      const batch = this.#bind(slab, row, 1);
+      this.#feedText(batch, slab, row, 1);
+      const results = await inNative(() => session.run(batch.feeds, batch.fetches));
+      for (const column of slab.columns) {
+        if (column.region !== null) continue;
+        const { data, dims } = results[column.spec.name]!;
+        column.alone(row, data as TensorData, this.#shape.batched ? dims.slice(1) : dims);
+      }
+    });
+  }
+
+  /** When the provider is at fault, once more on the next one. */
+  async #orElsewhere(run: (opened: OpenedSession) => Promise<void>): Promise<void> {
+    const opened = this.#opened;
+    try {
+      await run(opened);
+    } catch (error) {
+      if (error instanceof NativeHalted || !(await this.#moved(opened, error))) throw error;
+      await run(this.#opened);
+    }
+  }
+
+  /** True: the session is another one than `failed` by now. Rows that run alone may fail side by side. */
+  async #moved(failed: OpenedSession, error: unknown): Promise<boolean> {
+    if (failed !== this.#opened) return true;
+    if (this.#rescue === null || failed.provider === 'cpu') return false;
+    this.#rescuing ??= this.#rescue(failed, error).finally(() => {
+      this.#rescuing = null;
+    });
+    const found = await this.#rescuing;
+    if (found !== null) this.#opened = found;
+    return found !== null;
+  }
+
+  /** Feeds and fetches over the slab's memory; those of a batch from row 0 on are kept. */
+  #bound(slab: SlabView, first: number, rows: number): Batch {
     let batch = first === 0 ? slab.batches.get(rows) : undefined;
     if (batch === undefined) {
       batch = this.#bind(slab, first, rows);
       if (first === 0) slab.batches.set(rows, batch);
     }
     this.#feedText(batch, slab, first, rows);
-    const { feeds, fetches } = batch;
-    const results = await inNative(() => this.#session.run(feeds, fetches));
-    if (!this.#allocates) return;
-    for (const column of slab.columns) {
-      if (column.region !== null) continue;
-      const { name } = column.spec;
-      const { data, dims } = results[name]!;
-      if (dims[0] !== rows) {
-        throw new RangeError(`output ${name} has ${dims[0] ?? 'no'} rows for a batch of ${rows}`);
-      }
-      column.together(data as TensorData, dims.slice(1), first);
-    }
-  }
-
-  /** Runs row `row` alone. */
-  async runAlone(slab: SlabView, row: number): Promise<void> {
-    const batch = this.#bind(slab, row, 1);
-    this.#feedText(batch, slab, row, 1);
-    const results = await inNative(() => this.#session.run(batch.feeds, batch.fetches));
-    for (const column of slab.columns) {
-      if (column.region !== null) continue;
-      const { data, dims } = results[column.spec.name]!;
-      column.alone(row, data as TensorData, this.#shape.batched ? dims.slice(1) : dims);
-    }
+    return batch;
   }
 
   #bind(slab: SlabView, row: number, rows: number): Batch {
@@ -163,30 +211,20 @@ export class ModelSession {
   }
 }
 
-/** Opens a model with the first provider that takes it; CPU is tried last whether it is listed or not. */
-export async function openSession(
-  onnxPath: string,
-  providers: readonly string[],
-): Promise<{ session: InferenceSession; provider: string; notices: string[] }> {
-  const notices: string[] = [];
-  // What goes wrong is thrown, with its reason; ONNX Runtime need not print it as well.
-  onnxruntime.env.logLevel = 'fatal';
-  for (const provider of [...new Set([...providers, 'cpu'])]) {
-    try {
-      const settings: InferenceSession.SessionOptions = {
-        executionProviders: [provider],
-        // One worker a core beats ONNX Runtime's own thread pool for models of this size.
-        intraOpNumThreads: 1,
-        interOpNumThreads: 1,
-        executionMode: 'sequential',
-        logSeverityLevel: 4,
-      };
-      const session = await inNative(() => InferenceSession.create(onnxPath, settings));
-      return { session, provider, notices };
-    } catch (error) {
-      if (provider === 'cpu') throw new Error(`model.onnx: ${(error as Error).message}`);
-      notices.push(`provider ${provider} cannot run ${onnxPath}: ${(error as Error).message}`);
+/** Hands on what ONNX Runtime allocated for a batch that ran as `ranAs` rows. */
+function collect(
+  slab: SlabView,
+  results: InferenceSession.OnnxValueMapType,
+  first: number,
+  ranAs: number,
+): void {
+  for (const column of slab.columns) {
+    if (column.region !== null) continue;
+    const { name } = column.spec;
+    const { data, dims } = results[name]!;
+    if (dims[0] !== ranAs) {
+      throw new RangeError(`output ${name} has ${dims[0] ?? 'no'} rows for a batch of ${ranAs}`);
     }
+    column.together(data as TensorData, dims.slice(1), first);
   }
-  throw new Error('unreachable: cpu is always tried');
 }

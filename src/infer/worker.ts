@@ -4,9 +4,12 @@
  */
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { workerData } from 'node:worker_threads';
+import { pathToFileURL } from 'node:url';
+import { parentPort, threadId, workerData } from 'node:worker_threads';
 import { messageOf } from '../errors.ts';
 import { loadNative } from '../native.ts';
+import { ROW, ROW_COLUMNS } from '../schedule/slab.ts';
+import { NoProvider, type OpenSession, ProviderLost } from './ladder.ts';
 import { loadModel } from './load.ts';
 import type { Model } from './model.ts';
 import { isHalted, NativeHalted, useNativeCells } from './native.ts';
@@ -16,36 +19,109 @@ import type {
   InferResult,
   InferTask,
   ModelProblem,
+  ModelProfile,
+  ModelSpec,
+  ProfileTask,
+  ProviderNews,
   WorkerOptions,
 } from './protocol.ts';
+import { profileOf, type Warmed } from './warm.ts';
 
-const { models: specs, providers, slabArenaBytes, native, cells, succession } = workerData as WorkerOptions;
+const options = workerData as WorkerOptions;
+const { models: specs, providers, slabArenaBytes, native, cells, succession, floors, profileMsMax } = options;
 useNativeCells(cells);
 // The workers before this one died while they loaded: not at once again.
 await sleep(Atomics.load(succession, 0));
 
 /** By the model's slot. */
 const models: (Model | undefined)[] = [];
+/** Until they have been measured. */
+const warmed: (Warmed | undefined)[] = [];
 const problems: ModelProblem[] = [];
-const notices: string[] = [];
-const addon = native ? loadNative('auto').native : null;
+const running: ProviderNews[] = [];
+const addon = native ? loadNative('auto') : null;
+const seat = takeSeat();
+const open = await openerOf(options.opener);
 
 for (const spec of specs) {
   try {
-    const { model, notices: more } = await loadModel(spec, providers, slabArenaBytes, addon);
-    models[spec.slot] = model;
-    notices.push(...more);
+    await load(spec);
   } catch (error) {
     const message = `${placeOf(spec, messageOf(error))}/${messageOf(error)}`;
     // Its batches would all fail here, for want of a file that may be back in a moment.
-    if (Atomics.load(succession, 1 + spec.slot) === 1 && !isHalted()) throw new Error(message);
+    if (isServed(spec.slot) && !isHalted()) throw new Error(message);
     // At the start, a broken model never stops the others.
-    problems.push({ model: `${spec.name}@${spec.version}`, message });
+    const lacksProvider = error instanceof NoProvider;
+    problems.push({
+      model: `${spec.name}@${spec.version}`,
+      message,
+      ...(lacksProvider ? { lacksProvider } : {}),
+    });
   }
 }
 
+async function load(spec: ModelSpec): Promise<void> {
+  const { slot } = spec;
+  const runMsMax = spec.runMsMax ?? options.runMsMax;
+  const from = Atomics.load(floors, slot);
+  const loading = await loadModel(spec, providers, slabArenaBytes, addon?.native ?? null, {
+    open,
+    seat,
+    from,
+    runMsMax,
+    profileMsMax,
+    onMove: ({ provider, at, left, profile }) => {
+      // Who takes this worker's place need not find out again.
+      Atomics.store(floors, slot, at);
+      parentPort?.postMessage(news(slot, provider, left, profile));
+    },
+  });
+  const { model, left, at } = loading;
+  const { provider } = model.parts.loaded;
+  models[slot] = model;
+  warmed[slot] = loading.warmed;
+  let profile: ModelProfile | null = null;
+  if (isServed(slot) && at > from) {
+    // The engine has measured it on another provider.
+    profile = await profileOf(model, loading.warmed, provider, { runMsMax, budgetMs: profileMsMax });
+  }
+  const told = news(slot, provider, left, profile);
+  running.push(told);
+  // One that takes a dead worker's place is not asked to describe itself.
+  if (isServed(slot)) parentPort?.postMessage(told);
+}
+
+function news(
+  slot: number,
+  provider: ProviderNews['provider'],
+  left: ProviderNews['left'],
+  profile: ModelProfile | null,
+): ProviderNews {
+  return { kind: 'provider', thread: threadId, slot, provider, left, profile };
+}
+
+/** The model is loaded in other workers, and takes events. */
+function isServed(slot: number): boolean {
+  return Atomics.load(succession, 1 + slot) === 1;
+}
+
+/** The first that is free. */
+function takeSeat(): number {
+  const { seats } = options;
+  for (let i = 0; i < seats.length; i++) {
+    if (Atomics.compareExchange(seats, i, 0, threadId) === 0) return i;
+  }
+  return threadId;
+}
+
+async function openerOf(path: string | null): Promise<OpenSession | null> {
+  if (path === null) return null;
+  const module = (await import(pathToFileURL(path).href)) as { readonly open: OpenSession };
+  return module.open;
+}
+
 /** A message begins with the file that it is about. */
-function placeOf(spec: (typeof specs)[number], message: string): string {
+function placeOf(spec: ModelSpec, message: string): string {
   return message.startsWith('model.onnx') ? dirname(spec.onnxPath) : spec.dir;
 }
 
@@ -60,7 +136,22 @@ export function describe({ arrived, threads }: DescribeTask): Description {
     if (count >= threads) break;
     Atomics.wait(arrived, 0, count);
   }
-  return { loaded: models.flatMap((model) => (model ? [model.parts.loaded] : [])), problems, notices };
+  const loaded = models.flatMap((model) => (model ? [model.parts.loaded] : []));
+  return { loaded, problems, running, noNative: addon?.native === null ? addon.why : '' };
+}
+
+/** By slot. */
+export async function profile({ budgetMs }: ProfileTask): Promise<(ModelProfile | undefined)[]> {
+  const profiles: (ModelProfile | undefined)[] = [];
+  for (const { slot, runMsMax = null } of specs) {
+    const model = models[slot];
+    const rows = warmed[slot];
+    if (model === undefined || rows === undefined) continue;
+    const { provider } = model.parts.loaded;
+    const mayTake = runMsMax ?? options.runMsMax;
+    profiles[slot] = await profileOf(model, rows, provider, { runMsMax: mayTake, budgetMs });
+  }
+  return profiles;
 }
 
 /** Nothing to do; asking for it makes the pool start a worker that is missing. */
@@ -69,5 +160,16 @@ export function ping(): void {}
 export async function infer(task: InferTask): Promise<InferResult> {
   const model = models[task.slot];
   if (model === undefined) throw new Error(`no model is loaded in slot ${task.slot}`);
-  return await model.infer(task);
+  try {
+    return await model.infer(task);
+  } catch (error) {
+    if (!(error instanceof ProviderLost)) throw error;
+    // No event is to blame. Whoever waits for this batch takes it for one that had not begun; this worker
+    // ends, and others are tried until one has the provider again.
+    Atomics.store(new Int32Array(task.shared), task.first * ROW_COLUMNS + ROW.thread, 0);
+    setImmediate(() => {
+      throw error;
+    });
+    return await new Promise<never>(() => {});
+  }
 }

@@ -154,6 +154,37 @@ function addStates(add: Add, { sources, now }: MetricsOptions, busyRatio: () => 
       .models()
       .map(({ name, version, provider }) => ({ labels: { model: name, version, provider }, value: 1 })),
   );
+  addModels(add, sources);
+}
+
+/** What the models run on, and what was measured of them. */
+function addModels(add: Add, sources: Sources): void {
+  add('gauge', 'subito_model_batch_rows', 'Rows that a batch of the model has at most.', () =>
+    sources.models().map(({ name, batchRows }) => ({ labels: { model: name }, value: batchRows })),
+  );
+  add('gauge', 'subito_model_run_seconds', 'What a batch took when it was measured, by its rows.', () =>
+    sources.models().flatMap(({ name, provider, profile }) =>
+      profile.flatMap(({ rows, p50Ms, p99Ms }) => {
+        const labels = { model: name, provider, rows };
+        return [
+          { labels: { ...labels, quantile: 0.5 }, value: p50Ms / 1000 },
+          { labels: { ...labels, quantile: 0.99 }, value: p99Ms / 1000 },
+        ];
+      }),
+    ),
+  );
+  add('gauge', 'subito_provider_sessions', 'Workers that run the model on this provider.', () =>
+    sources.sessions().map(({ model, provider, count }) => ({ labels: { model, provider }, value: count })),
+  );
+  add(
+    'counter',
+    'subito_provider_fallbacks_total',
+    'Times that a worker left this provider for the next.',
+    () =>
+      sources
+        .fallbacks()
+        .map(({ model, provider, count }) => ({ labels: { model, provider }, value: count })),
+  );
 }
 
 /** Busy microseconds of all workers over the time since the last call, 0 to 1. */

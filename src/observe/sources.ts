@@ -18,8 +18,29 @@ export interface ServedModel {
   readonly name: string;
   readonly version: number;
   readonly description: string;
+  /** What most workers run it on. */
   readonly provider: string;
+  /** Rows that the manifest allows in a batch, and those that a batch has at most. */
   readonly rowsMax: number;
+  readonly batchRows: number;
+  /** Milliseconds that a batch may take in a worker. */
+  readonly runMsMax: number;
+  /** What batches took when they were measured, by rows; empty when they were not. */
+  readonly profile: readonly BucketFigures[];
+}
+
+export interface BucketFigures {
+  readonly rows: number;
+  /** Runs behind the percentiles. */
+  readonly runs: number;
+  readonly p50Ms: number;
+  readonly p99Ms: number;
+}
+
+export interface ModelProviderCount {
+  readonly model: string;
+  readonly provider: string;
+  readonly count: number;
 }
 
 export type EngineState = 'starting' | 'running' | 'reconnecting' | 'draining' | 'stopped';
@@ -34,4 +55,8 @@ export interface Sources {
   /** Worker threads that are warm. */
   workers(): number;
   models(): readonly ServedModel[];
+  /** Workers' sessions by model and provider. */
+  sessions(): readonly ModelProviderCount[];
+  /** How often a worker had to leave a provider, since the start. */
+  fallbacks(): readonly ModelProviderCount[];
 }

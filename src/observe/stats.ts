@@ -230,7 +230,7 @@ class Feed {
   }
 
   #modelStats(model: ServedModel): ModelStats {
-    const { name, version, description, provider, rowsMax } = model;
+    const { name, version } = model;
     const id = `${name}@${version}`;
     const first = this.#models[0]!;
     const last = this.#models.at(-1)!;
@@ -239,11 +239,7 @@ class Feed {
     const seconds = Math.max(last.atMs - first.atMs, 1) / 1000;
     const rows = added('rows');
     return {
-      name,
-      version,
-      description,
-      provider,
-      rowsMax,
+      ...model,
       eventsPerSecond: round(rows / seconds),
       batchRowsMean: rows === 0 ? null : round(rows / added('batches')),
       runUsPerRow: rows === 0 ? null : round(added('runUs') / rows),

@@ -3,8 +3,15 @@ import { readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { parseDocument } from 'yaml';
 import { z } from 'zod';
+import {
+  type ProviderListChecked,
+  providerFaults,
+  providerList,
+  resolveProviders,
+} from '../config/providers.ts';
 import { SubitoError } from '../errors.ts';
-import type { ManifestInput, ManifestOutput } from '../infer/protocol.ts';
+import type { ManifestInput, ManifestOutput, ProviderEntry, SessionSettings } from '../infer/protocol.ts';
+import { PROVIDERS, SESSION_DEFAULTS } from '../infer/providers.ts';
 import { nearest } from '../nearest.ts';
 import { DTYPE_BYTES, type Dtype } from '../schedule/slab.ts';
 
@@ -50,6 +57,29 @@ const output = z.strictObject({
     .describe('a list of texts, or the name of a .json file beside model.yaml that holds one'),
 });
 
+const choice = (...values: readonly [string, ...string[]]) =>
+  z.enum(values).describe(`one of ${values.join(', ')}`);
+const flag = z.boolean().describe('true or false');
+
+const session = z.strictObject({
+  intra_op_threads: whole(1, 256).optional(),
+  inter_op_threads: whole(1, 256).optional(),
+  execution: choice('sequential', 'parallel').optional(),
+  optimization: choice('disabled', 'basic', 'extended', 'layout', 'all').optional(),
+  cpu_arena: flag.optional(),
+  memory_pattern: flag.optional(),
+  spinning: flag.optional(),
+  affinity: z
+    .string()
+    .regex(/^\d+(-\d+)?(,\d+(-\d+)?)*(;\d+(-\d+)?(,\d+(-\d+)?)*)*$/)
+    .optional()
+    .describe('processors of each thread, counted from 1, such as "1;2" or "1-4;5-8"'),
+  config: z
+    .record(z.string(), z.string())
+    .optional()
+    .describe('a map of texts, such as {"session.set_denormal_as_zero": "1"}'),
+});
+
 const schema = z.strictObject({
   name: z
     .string()
@@ -60,9 +90,16 @@ const schema = z.strictObject({
   inputs: z.array(input).max(256).optional().describe('a list of inputs'),
   outputs: z.array(output).max(256).optional().describe('a list of outputs'),
   batch: z
-    .strictObject({ max: whole(1, 65_536).optional() })
+    .strictObject({
+      max: whole(1, 65_536).optional(),
+      run_ms: z.number().min(0.01).max(60_000).optional().describe('milliseconds, from 0.01 to 60000'),
+    })
     .optional()
-    .describe('{max: rows}'),
+    .describe('{max: rows, run_ms: milliseconds}'),
+  providers: providerList
+    .optional()
+    .describe(`a list of ${PROVIDERS.join(', ')}, or of maps such as {name: cuda, device_id: 0}`),
+  session: session.optional().describe('a map of session settings'),
   deadline_ms: whole(1, 3_600_000).optional(),
   record: z.boolean().optional().describe('true or false'),
   serve: z
@@ -82,6 +119,10 @@ export interface Manifest {
   readonly outputs: readonly ManifestOutput[];
   /** null: the engine's own. */
   readonly rowsMax: number | null;
+  /** null: the engine's share of its latency target. */
+  readonly runMsMax: number | null;
+  readonly providers: readonly ProviderEntry[] | null;
+  readonly session: Partial<SessionSettings>;
   readonly deadlineMs: number | null;
   readonly record: boolean;
   readonly stable: number | 'latest';
@@ -93,6 +134,9 @@ export const EMPTY_MANIFEST: Manifest = {
   inputs: [],
   outputs: [],
   rowsMax: null,
+  runMsMax: null,
+  providers: null,
+  session: {},
   deadlineMs: null,
   record: false,
   stable: 'latest',
@@ -110,6 +154,7 @@ export function readManifest(dir: string): Manifest {
   if (!parsed.success)
     throw invalid(file, parsed.error.issues.map((issue) => explain(issue, raw)).join('\n'));
   const { name, description, inputs, outputs, batch, deadline_ms, record, serve, degrade } = parsed.data;
+  const { providers, session: settings = {} } = parsed.data;
   if (name !== undefined && name !== basename(dir)) {
     throw invalid(file, `name = ${name}: the directory is ${basename(dir)}; give both the same name`);
   }
@@ -123,6 +168,9 @@ export function readManifest(dir: string): Manifest {
     inputs: (inputs ?? []).map(manifestInput),
     outputs: (outputs ?? []).map((entry) => ({ name: entry.name, labels: readLabels(dir, file, entry) })),
     rowsMax: batch?.max ?? null,
+    runMsMax: batch?.run_ms ?? null,
+    providers: providers === undefined ? null : readProviders(file, providers),
+    session: readSession(file, settings),
     deadlineMs: deadline_ms ?? null,
     record: record ?? false,
     stable: serve?.stable ?? 'latest',
@@ -140,6 +188,44 @@ function manifestInput(entry: z.infer<typeof input>): ManifestInput {
     }),
     finite: entry.finite ?? false,
   };
+}
+
+function readProviders(file: string, list: ProviderListChecked): ProviderEntry[] {
+  const faults = [...providerFaults(list)];
+  if (faults.length === 0) return resolveProviders(list);
+  const lines = faults.map(({ at, value, what, fix }) => {
+    const key = at.reduce<string>(
+      (text, part) => text + (typeof part === 'number' ? `[${part}]` : `.${part}`),
+      'providers',
+    );
+    return `${key} = ${(JSON.stringify(value) ?? '').slice(0, 80)}: ${what}; ${fix}`;
+  });
+  throw invalid(file, lines.join('\n'));
+}
+
+function readSession(file: string, given: z.infer<typeof session>): Partial<SessionSettings> {
+  const { intra_op_threads: threads = SESSION_DEFAULTS.intraOpThreads, affinity } = given;
+  // ONNX Runtime says so only while it loads the model, and not in these words.
+  if (affinity !== undefined && affinity.split(';').length !== threads - 1) {
+    const has = `session.affinity = "${affinity}"`;
+    const own = `${threads - 1} of session.intra_op_threads = ${threads} are ONNX Runtime's own threads`;
+    throw invalid(
+      file,
+      `${has}: ${own}; give processors for each of these, separated by semicolons, or none`,
+    );
+  }
+  const all = {
+    intraOpThreads: given.intra_op_threads,
+    interOpThreads: given.inter_op_threads,
+    execution: given.execution as SessionSettings['execution'] | undefined,
+    optimization: given.optimization as SessionSettings['optimization'] | undefined,
+    cpuArena: given.cpu_arena,
+    memoryPattern: given.memory_pattern,
+    spinning: given.spinning,
+    affinity,
+    config: given.config,
+  };
+  return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
 }
 
 function readLabels(dir: string, file: string, { name, labels }: z.infer<typeof output>): readonly string[] {

@@ -23,7 +23,7 @@ export interface BatchOptions {
 }
 
 export class Batch {
-  readonly rowsMax: number;
+  #rowsMost: number;
   readonly layout: SlabLayout | null;
   readonly slab: number;
   readonly shared: SharedArrayBuffer | null;
@@ -85,7 +85,7 @@ export class Batch {
 
   constructor(options: BatchOptions) {
     const { rowsMax, layout } = options;
-    this.rowsMax = rowsMax;
+    this.#rowsMost = rowsMax;
     this.layout = layout;
     this.slab = options.slab;
     this.keyBytesMax = options.keyBytesMax;
@@ -109,6 +109,16 @@ export class Batch {
     this.details = layout === null ? new Array<string>(rowsMax).fill('') : [];
     this.failed = new Uint8Array(layout === null ? rowsMax : 0);
     this.commands = new CommandWriter(rowsMax * 512);
+  }
+
+  /** Rows that it may have. */
+  get rowsMax(): number {
+    return Math.max(this.#rowsMost, this.rows);
+  }
+
+  /** From now on it may have so many at most; those that are in already stay. */
+  limitRows(rowsMax: number): void {
+    this.#rowsMost = Math.min(this.#rowsMost, rowsMax);
   }
 
   get arenaOut(): Buffer {

@@ -60,7 +60,10 @@ function modelRoute(
 ): void {
   const { backend } = options;
   const model = backend.model(name);
-  if (model === undefined) {
+  const problem = model === undefined ? backend.problem?.(name) : undefined;
+  if (problem !== undefined && verb === 'ready') {
+    getOnly(head, exchange, () => exchange.json(503, { name, ready: false, reasons: [problem] }));
+  } else if (model === undefined) {
     exchange.error(404, 'unknown_model', `no model ${name} is served here`);
   } else if (verb === undefined) {
     getOnly(head, exchange, () => exchange.json(200, modelMetadata(backend, model)));
@@ -80,7 +83,8 @@ function serverMetadata(options: InferenceOptions, exchange: Exchange): void {
 function health(backend: Backend, which: 'live' | 'ready', exchange: Exchange): void {
   const { live, ready, reasons } = backend.health();
   const well = which === 'live' ? live : ready;
-  exchange.json(well ? 200 : 503, { [which]: well, ...(well ? {} : { reasons }) });
+  const says = reasons.length > 0 && !(which === 'live' && well);
+  exchange.json(well ? 200 : 503, { [which]: well, ...(says ? { reasons } : {}) });
 }
 
 function tensorMetadata(field: FieldSpec): Fields {

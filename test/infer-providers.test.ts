@@ -1,0 +1,275 @@
+// Models on providers that are not there, that stop working, and that come in several devices. All of them
+// are played by the CPU (support/stand-in-provider.ts), except those that are really not there.
+import { cp, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { type Pool, type PoolOptions, startPool } from '../src/infer/pool.ts';
+import type { ModelSpec } from '../src/infer/protocol.ts';
+import { channels, type NoticeReport } from '../src/observe/channels.ts';
+import { ARENA, HandMadeSlab } from './support/hand-made-slab.ts';
+import { fixture, modelsPath } from './support/models.ts';
+import { STAND_IN, standInRuns } from './support/stand-in-provider.ts';
+
+let root = '';
+let dir = '';
+let pool: Pool | null = null;
+const notices: NoticeReport[] = [];
+const onNotice = (message: unknown) => notices.push(message as NoticeReport);
+
+beforeAll(async () => {
+  root = await mkdtemp(join(tmpdir(), 'subito-providers-'));
+  channels.notice.subscribe(onNotice);
+});
+beforeEach(async () => {
+  dir = join(root, String(Math.random()).slice(2), '1');
+  await mkdir(dir, { recursive: true });
+});
+afterEach(async () => {
+  await pool?.stop();
+  pool = null;
+  notices.length = 0;
+});
+afterAll(async () => {
+  channels.notice.unsubscribe(onNotice);
+  await rm(root, { recursive: true });
+});
+
+/** y = x, three numbers a row, with its files in the test's directory. */
+async function copied(name = 'same_float32', changes: Partial<ModelSpec> = {}, to = dir): Promise<ModelSpec> {
+  await cp(join(modelsPath, name, '1'), to, { recursive: true });
+  return fixture(name, { onnxPath: join(to, 'model.onnx'), dir: join(to, '..'), ...changes });
+}
+
+async function start(specs: readonly ModelSpec[], changes: Partial<PoolOptions> = {}): Promise<Pool> {
+  const opener = STAND_IN;
+  pool = await startPool({
+    specs,
+    providers: ['cpu'],
+    threads: 2,
+    slabArenaBytes: ARENA,
+    opener,
+    ...changes,
+  });
+  return pool;
+}
+
+const say = (file: string, text: string) => writeFile(join(dir, file), text);
+const told = (code: string) => notices.filter((one) => one.code === code).map(({ message }) => message);
+const runsOn = (provider: string) =>
+  standInRuns(dir).filter((one) => one.what === 'run' && one.provider === provider).length;
+
+/** Runs rows [n, 0, 0] and expects them back. */
+async function expectRuns(running: Pool, slab: HandMadeSlab, n: readonly number[]): Promise<void> {
+  await slab.run(
+    running,
+    n.map((x) => ({ x: [x, 0, 0] })),
+  );
+  expect(slab.results(n.length)).toEqual(n.map(() => 0));
+  const output = slab.output(0, n.length * 3);
+  expect(n.map((_, row) => output[row * 3])).toEqual([...n]);
+}
+
+test('CUDA that is really not there: the model runs on the CPU where that is in the list', async () => {
+  const running = await start([fixture('same_float32')], { providers: ['cuda', 'cpu'], opener: null });
+  expect(running.problems).toEqual([]);
+  expect(running.running.of(0)).toBe('cpu');
+  await expectRuns(running, new HandMadeSlab(running, 0, 8, 0), [1, 2, 3]);
+  expect(running.running.compromises()).toEqual([
+    expect.stringMatching(/^same_float32@1 runs on cpu in 2 workers, not on cuda: .*Failed to load shared/),
+  ]);
+});
+
+test('where it is not, the model is not served, and says what it lacks; others are', async () => {
+  const lacking = fixture('same_float32', { slot: 1, providers: ['cuda'] });
+  const running = await start([fixture('no_batch'), lacking], { opener: null });
+  expect(running.loaded.map(({ slot }) => slot)).toEqual([0]);
+  expect(running.problems).toEqual([
+    {
+      model: 'same_float32@1',
+      lacksProvider: true,
+      message: expect.stringMatching(
+        /model\.onnx: none of its providers can run it \(cuda: .*\); add cpu to the list/,
+      ),
+    },
+  ]);
+});
+
+test('a file that no provider can read is the file’s fault', async () => {
+  const spec = await copied();
+  await say('model.onnx', 'no graph');
+  const running = await start([spec], { providers: ['cuda', 'cpu'] });
+  expect(running.problems).toEqual([
+    { model: 'same_float32@1', message: expect.stringMatching(/model\.onnx: .*(parse|protobuf)/i) },
+  ]);
+});
+
+test('a provider that opens the model and cannot run it is passed over', async () => {
+  await say('fault', 'cuda');
+  const running = await start([await copied()], { providers: ['cuda', 'webgpu', 'cpu'] });
+  expect(running.running.of(0)).toBe('webgpu');
+  expect(told('PROVIDER_FALLBACK')).toEqual([
+    expect.stringMatching(/^same_float32@1 runs on webgpu: cuda cannot: .*illegal memory access/),
+  ]);
+});
+
+test('a provider that computes something else is passed over', async () => {
+  const goldenPath = join(dir, 'golden.json');
+  await writeFile(
+    goldenPath,
+    JSON.stringify({ cases: [{ inputs: { x: [1, 2, 3] }, outputs: { y: [1, 2, 3] } }] }),
+  );
+  await say('wrong', 'cuda');
+  const running = await start([await copied('same_float32', { goldenPath })], { providers: ['cuda', 'cpu'] });
+  expect(running.running.of(0)).toBe('cpu');
+  expect(told('PROVIDER_FALLBACK')).toEqual([
+    expect.stringMatching(/golden\.json: cases\[0\].*expected 1, got 2/),
+  ]);
+});
+
+test('after a fault that lasts the model moves to the next provider, with the batch in hand', async () => {
+  const running = await start([await copied()], { providers: ['cuda', 'cpu'] });
+  const slabs = [0, 1, 2, 3].map((slab) => new HandMadeSlab(running, 0, 8, slab));
+  await Promise.all(slabs.map((slab) => expectRuns(running, slab, [1, 2, 3])));
+  expect(running.running.sessions()).toEqual([{ slot: 0, provider: 'cuda', count: 2 }]);
+  await say('fault', 'cuda');
+  for (let round = 0; round < 5; round++) {
+    await Promise.all(slabs.map((slab, k) => expectRuns(running, slab, [round, k, 5, 6, 7])));
+  }
+  await expect.poll(() => running.running.sessions()).toEqual([{ slot: 0, provider: 'cpu', count: 2 }]);
+  expect(running.running.of(0)).toBe('cpu');
+  expect(running.running.fallbacks()).toEqual([{ slot: 0, provider: 'cuda', count: 2 }]);
+  expect(running.running.compromises()).toEqual([
+    expect.stringMatching(/^same_float32@1 runs on cpu in 2 workers, not on cuda: cuda failure 700/),
+  ]);
+  expect(told('PROVIDER_FALLBACK')).toHaveLength(1);
+  // No thread was lost, and nobody went back.
+  expect(told('WORKER_DIED')).toEqual([]);
+  const before = runsOn('cuda');
+  await Promise.all(slabs.map((slab) => expectRuns(running, slab, [9])));
+  expect(runsOn('cuda')).toBe(before);
+});
+
+test('a worker that starts later does not try what has failed in use', async () => {
+  const handlerPath = join(dir, 'exit.ts');
+  await writeFile(
+    handlerPath,
+    `export const handler = { fields: [], predicts: [], create: () => ({
+      decode(data) { process.exit(3); }, encode: () => ({}),
+    }) };`,
+  );
+  const killer = await copied('no_batch', { slot: 1, handlerPath }, join(dir, '..', 'killer', '1'));
+  const running = await start([await copied(), killer], { threads: 1, providers: ['cuda', 'cpu'] });
+  const slab = new HandMadeSlab(running, 0, 8, 0);
+  await say('fault', 'cuda');
+  await expectRuns(running, slab, [1, 2, 3]);
+  const opened = () =>
+    standInRuns(dir).filter(({ what, provider }) => what === 'open' && provider === 'cuda');
+  const before = opened().length;
+  await expect(new HandMadeSlab(running, 1, 8, 1).run(running, [{ x: 1 }])).rejects.toMatchObject({
+    code: 'WORKER_DIED',
+  });
+  await expectRuns(running, slab, [4, 5]);
+  expect(opened()).toHaveLength(before);
+  await expect.poll(() => running.running.of(0)).toBe('cpu');
+  expect(running.running.compromises()).toHaveLength(1);
+});
+
+test('a row that the graph does not take moves nothing', async () => {
+  const running = await start([await copied()], { threads: 1, providers: ['cuda', 'cpu'] });
+  const slab = new HandMadeSlab(running, 0, 8, 0);
+  await slab.run(running, [{ x: [1, 0, 0] }, { x: [666, 0, 0] }, { x: [3, 0, 0] }]);
+  expect(slab.results(3)).toEqual([0, 2, 0]);
+  expect(slab.detail(1)).toBe('a value that the graph does not take');
+  expect(running.running.of(0)).toBe('cuda');
+  expect(runsOn('cpu')).toBe(0);
+  expect(told('PROVIDER_FALLBACK')).toEqual([]);
+});
+
+test('where there is no other provider, events wait until it is back, and none is blamed', async () => {
+  const running = await start([await copied()], { providers: ['cuda'] });
+  const slabs = [0, 1].map((slab) => new HandMadeSlab(running, 0, 8, slab));
+  await Promise.all(slabs.map((slab) => expectRuns(running, slab, [1])));
+  await say('fault', 'cuda');
+  const waiting = Promise.all(slabs.map((slab) => expectRuns(running, slab, [4, 5, 6])));
+  await expect.poll(() => running.trouble, { timeout: 15_000 }).toMatch(/cuda.*illegal memory access/);
+  await sleep(300);
+  await say('fault', '');
+  await waiting;
+  await expect.poll(() => running.trouble).toBe('');
+  expect(running.running.of(0)).toBe('cuda');
+}, 40_000);
+
+test('the next provider is measured first, and batches get smaller where it is slower', async () => {
+  await say('slow', 'cpu');
+  const limited: [number, number][] = [];
+  const running = await start([await copied('same_float32', { rowsMax: 64 })], {
+    threads: 1,
+    providers: ['cuda', 'cpu'],
+    runMsMax: 10,
+    profileMsMax: 10,
+  });
+  running.onRowsMax = (slot, rows) => limited.push([slot, rows]);
+  expect(running.plans).toMatchObject([{ rowsMax: 64, profile: { provider: 'cuda' } }]);
+  await say('fault', 'cuda');
+  await expectRuns(running, new HandMadeSlab(running, 0, 64, 0), [1, 2]);
+  await expect.poll(() => limited).toHaveLength(1);
+  const [[slot, rows]] = limited as [[number, number]];
+  expect(slot).toBe(0);
+  // A millisecond a row.
+  expect(rows).toBeLessThanOrEqual(8);
+  expect(running.plans).toMatchObject([{ rowsMax: rows, profile: { provider: 'cpu' } }]);
+  expect(running.plans[0]!.profile.buckets[0]).toMatchObject({ rows: 1 });
+});
+
+test('workers share the devices, and who takes the place of a dead one has its device', async () => {
+  const handlerPath = join(dir, 'exit.ts');
+  await writeFile(
+    handlerPath,
+    `export const handler = { fields: [], predicts: [], create: () => ({
+      decode(data, row) {
+        if (data.x === 9) process.exit(3);
+        row.x[0] = data.x;
+      },
+      encode: (outputs) => ({ y: outputs.y }),
+    }) };`,
+  );
+  const providers = [{ name: 'cuda', deviceIds: [3, 5], sessions: null, options: {} }] as const;
+  const spec = await copied('no_batch', { handlerPath, providers });
+  const running = await start([spec], { threads: 4 });
+  const devices = () => {
+    const last = new Map(
+      standInRuns(dir).flatMap(({ what, thread, device }) => (what === 'open' ? [[thread, device]] : [])),
+    );
+    return [...last].sort(([a], [b]) => a! - b!).map(([, device]) => device);
+  };
+  expect(devices().toSorted()).toEqual([3, 3, 5, 5]);
+  const slab = new HandMadeSlab(running, 0, 8, 0);
+  const dead = async () => {
+    await expect(slab.run(running, [{ x: 9 }])).rejects.toMatchObject({ code: 'WORKER_DIED' });
+  };
+  for (let round = 1; round <= 3; round++) {
+    const threads = standInRuns(dir).filter(({ what }) => what === 'open').length;
+    const before = running.running.sessions()[0]!.count;
+    expect(before).toBe(4);
+    await dead();
+    await expect.poll(() => devices().length, { timeout: 10_000 }).toBe(threads + 1);
+    await expect.poll(() => running.running.sessions()[0]?.count, { timeout: 10_000 }).toBe(4);
+  }
+  // Threads that are there now, and their devices: still two each.
+  const alive = standInRuns(dir).filter(({ what }) => what === 'open');
+  const now = running.threadIds().map((id) => alive.find(({ thread }) => thread === id)!.device);
+  expect(now.toSorted()).toEqual([3, 3, 5, 5]);
+}, 40_000);
+
+test('no more workers than sessions that a device may have', async () => {
+  const two = [{ name: 'cuda', deviceIds: [0], sessions: 2, options: {} }, 'cpu'] as const;
+  const running = await start([await copied('same_float32', { providers: two })], {
+    threads: 4,
+    threadsMin: 3,
+  });
+  expect(running.threads).toBe(2);
+  expect(running.running.sessions()).toEqual([{ slot: 0, provider: 'cuda', count: 2 }]);
+  expect(told('WORKERS_LIMITED')).toEqual([expect.stringContaining('2 workers instead of 3')]);
+});

@@ -1,0 +1,82 @@
+/**
+ * In the place of InferenceSession.create: providers that the machine lacks are played by the CPU, which
+ * behaves as files beside model.onnx say. The sessions are real, and so is what they compute.
+ *
+ *   absent        names of providers that cannot be opened
+ *   fault         names of providers on which every run fails, as after a lost CUDA context
+ *   wrong         names of providers whose numbers are one too high
+ *   slow          names of providers that take a millisecond more for each row
+ *   runs.ndjson   written: provider, device, rows of the first input, process-wide thread id
+ *
+ * A row whose first input begins with 666 fails its run, whatever the provider.
+ */
+import { appendFileSync, existsSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { threadId } from 'node:worker_threads';
+import { InferenceSession, type Tensor } from 'onnxruntime-node';
+import type { OpenSession } from '../../src/infer/ladder.ts';
+
+export const STAND_IN = import.meta.filename;
+
+export interface StandInRun {
+  readonly what: 'open' | 'run';
+  readonly provider: string;
+  readonly device: number | null;
+  readonly rows: number;
+  readonly thread: number;
+}
+
+function says(dir: string, file: string, provider: string): boolean {
+  const path = join(dir, file);
+  return existsSync(path) && readFileSync(path, 'utf8').split(/\s+/).includes(provider);
+}
+
+export const open: OpenSession = async (onnxPath, options) => {
+  const dir = dirname(onnxPath);
+  const [entry] = options.executionProviders as [{ name: string; deviceId?: number }];
+  const { name: provider, deviceId: device = null } = entry;
+  const log = (what: StandInRun['what'], rows: number) => {
+    const line = { what, provider, device, rows, thread: threadId } satisfies StandInRun;
+    appendFileSync(join(dir, 'runs.ndjson'), `${JSON.stringify(line)}\n`);
+  };
+  log('open', 0);
+  if (says(dir, 'absent', provider)) throw new Error(`${provider}: no such device is detected`);
+  const session = await InferenceSession.create(onnxPath, { ...options, executionProviders: ['cpu'] });
+  const run: InferenceSession['run'] = async (feeds: InferenceSession.FeedsType, ...rest: never[]) => {
+    const first = feeds[session.inputNames[0]!]!;
+    const rows = first.dims[0]!;
+    log('run', rows);
+    if (says(dir, 'fault', provider)) {
+      throw new Error(`${provider} failure 700: an illegal memory access was encountered`);
+    }
+    const width = first.data.length / rows;
+    for (let row = 0; row < rows; row++) {
+      if (Number(first.data[row * width]) === 666) throw new Error('a value that the graph does not take');
+    }
+    if (says(dir, 'slow', provider)) {
+      const end = performance.now() + rows;
+      while (performance.now() < end);
+    }
+    const results = await session.run(feeds, ...rest);
+    if (says(dir, 'wrong', provider)) {
+      // Where outputs were asked for in given memory, the answer holds copies of them.
+      const given = Object.values((rest[0] ?? {}) as Record<string, Tensor | null>);
+      for (const tensor of [...given, ...Object.values(results)]) {
+        if (typeof tensor !== 'object' || tensor === null) continue;
+        const values = tensor.data as Float32Array;
+        for (let i = 0; i < values.length; i++) values[i]! += 1;
+      }
+    }
+    return results;
+  };
+  const { inputMetadata, outputMetadata } = session;
+  return { run, inputMetadata, outputMetadata, release: () => session.release() } as InferenceSession;
+};
+
+/** What sessions of the model in `dir` did. */
+export function standInRuns(dir: string): StandInRun[] {
+  const path = join(dir, 'runs.ndjson');
+  if (!existsSync(path)) return [];
+  const lines = readFileSync(path, 'utf8').trimEnd().split('\n');
+  return lines.map((line) => JSON.parse(line) as StandInRun);
+}
