@@ -147,4 +147,6 @@ function say(line: string): void {
   process.stderr.write(`${line}\n`);
 }
 
+// Ending this way lets those who started a server end it.
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
 process.exitCode = await main();

@@ -23,6 +23,12 @@ export async function openSite(): Promise<Site> {
   const port = await freePort();
   const settings = ['--port', `${port}`, '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no'];
   const redis = spawn('redis-server', [...settings, '--dir', directory], { stdio: 'ignore' });
+  // Also when the benchmark ends in the middle: nothing is left behind.
+  const clear = () => {
+    redis.kill();
+    rmSync(directory, { recursive: true, force: true });
+  };
+  process.once('exit', clear);
   const redisUrl = `redis://127.0.0.1:${port}`;
   let wire: RedisWire | null = null;
   for (let attempt = 0; wire === null; attempt++) {
@@ -37,6 +43,7 @@ export async function openSite(): Promise<Site> {
     wire.close();
     redis.kill();
     if (redis.exitCode === null) await once(redis, 'exit');
+    process.off('exit', clear);
     rmSync(directory, { recursive: true, force: true });
   };
   return { redisUrl, wire, directory, stop };
