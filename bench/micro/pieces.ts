@@ -39,6 +39,11 @@ export const PIECES: readonly Piece[] = [
     load: async () => await (await import('./worker.ts')).cases(),
   },
   {
+    name: 'worker-codec',
+    what: 'decode and encode alone, on events and predictions of several forms',
+    load: async () => await (await import('./worker-codec.ts')).cases(),
+  },
+  {
     name: 'messagepack',
     what: 'MessagePack: the reader and writer of the worker, the walk of the gateway, msgpackr',
     load: async () => await (await import('./messagepack.ts')).cases(),

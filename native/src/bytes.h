@@ -1,5 +1,5 @@
-// Reading and writing numbers in memory that need not be aligned. The machine is little-endian, like the slab;
-// MessagePack is big-endian.
+// Reading and writing numbers in memory that need not be aligned. The machine is little-endian, like the
+// slab; MessagePack is big-endian.
 #pragma once
 
 #include <cstddef>

@@ -8,19 +8,18 @@ namespace subito {
 
 class BatchDecoder {
  public:
-  /** False: the plan is none, or of something that is left to the twin. */
+  // False: the plan is none, or of something that is left to the twin.
   bool Read(const uint8_t* plan, size_t length) {
     PlanReader reader(plan, length);
     return event_.Read(reader);
   }
 
-  /**
-   * Decodes `rows` rows from `first` on and marks each in the table: ok, or left. Returns how many are left, or
-   * -1 where slab and rows are not those of the plan.
-   */
-  int32_t Decode(uint8_t* slab, size_t slabBytes, uint32_t first, uint32_t rows) {
+  // Decodes `rows` rows from `first` on and marks each in the table: ok, or left. Returns how many are left,
+  // or
+  // -1 where slab and rows are not those of the plan.
+  int32_t Decode(uint8_t* slab, size_t slab_bytes, uint32_t first, uint32_t rows) {
     const SlabLayout& layout = event_.layout();
-    if (slabBytes < layout.slabBytes || first > layout.rows || rows > layout.rows - first) return -1;
+    if (slab_bytes < layout.slab_bytes || first > layout.rows || rows > layout.rows - first) return -1;
     int32_t left = 0;
     for (uint32_t row = first; row < first + rows; row++) {
       int32_t entry[kRowColumns];
@@ -39,8 +38,8 @@ class BatchDecoder {
     const SlabLayout& layout = event_.layout();
     const int64_t offset = entry[kRowInOffset];
     const int64_t length = entry[kRowInLength];
-    if (offset < 0 || length <= 0 || offset + length > int64_t{layout.arenaBytes}) return false;
-    const uint8_t* const begin = slab + layout.arenaOffset + offset;
+    if (offset < 0 || length <= 0 || offset + length > int64_t{layout.arena_bytes}) return false;
+    const uint8_t* const begin = slab + layout.arena_offset + offset;
     const uint8_t* const end = begin + length;
     event_.Begin(slab, row);
     // As isJson in the twin; a byte order mark is left to it.

@@ -9,9 +9,10 @@ namespace subito {
 
 class JsonDecoder {
  public:
-  JsonDecoder(Event& event, const uint8_t* begin, const uint8_t* end) : event_(event), at_(begin), end_(end) {}
+  JsonDecoder(Event& event, const uint8_t* begin, const uint8_t* end)
+      : event_(event), at_(begin), end_(end) {}
 
-  /** False: left to the twin. */
+  // False: left to the twin.
   bool Decode() {
     if (!Next('{')) return false;
     if (!Next('}')) {
@@ -30,7 +31,7 @@ class JsonDecoder {
     while (at_ != end_ && (*at_ == ' ' || *at_ == '\n' || *at_ == '\r' || *at_ == '\t')) at_++;
   }
 
-  /** Takes `byte`, and white space before it, if that is what comes. */
+  // Takes `byte`, and white space before it, if that is what comes.
   bool Next(uint8_t byte) {
     SkipSpace();
     if (at_ == end_ || *at_ != byte) return false;
@@ -68,8 +69,11 @@ class JsonDecoder {
   bool PutOne(const Field& field, uint8_t* target) {
     SkipSpace();
     if (at_ == end_) return false;
-    if (*at_ == 't') return Literal("true", 4) && Put(target, field.dtype, field.stored, Scalar::Bool(true));
-    if (*at_ == 'f') return Literal("false", 5) && Put(target, field.dtype, field.stored, Scalar::Bool(false));
+    if (*at_ == 't' || *at_ == 'f') {
+      const Scalar truth = Scalar::Bool(*at_ == 't');
+      const bool read = truth.truth ? Literal("true", 4) : Literal("false", 5);
+      return read && Put(target, field.dtype, field.stored, truth);
+    }
     double value = 0;
     return ParseNumber(at_, end_, &value) && Put(target, field.dtype, field.stored, Scalar::Double(value));
   }
@@ -98,7 +102,7 @@ class JsonDecoder {
     return Next(']');
   }
 
-  /** An array of `count` elements, of which there is at least one. */
+  // An array of `count` elements, of which there is at least one.
   bool PutFlat(const Field& field, uint32_t count, uint8_t* target) {
     if (!Next('[')) return false;
     const uint32_t step = BytesOf(field.stored);

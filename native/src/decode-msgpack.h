@@ -10,7 +10,7 @@ class MsgpackDecoder {
   MsgpackDecoder(Event& event, const uint8_t* begin, const uint8_t* end)
       : event_(event), at_(begin), end_(end) {}
 
-  /** False: left to the twin. */
+  // False: left to the twin.
   bool Decode() {
     uint32_t count = 0;
     if (!Header(0x80, 0xde, &count)) return false;
@@ -52,7 +52,7 @@ class MsgpackDecoder {
     return true;
   }
 
-  /** The header of a map or array: `fix` with the count in it, or `wide` with 16 bits or, one more, 32. */
+  // The header of a map or array: `fix` with the count in it, or `wide` with 16 bits or, one more, 32.
   bool Header(uint8_t fix, uint8_t wide, uint32_t* count) {
     uint8_t token = 0;
     if (!Byte(&token)) return false;
@@ -69,7 +69,7 @@ class MsgpackDecoder {
     return token == wide + 1 && Big(count);
   }
 
-  /** A length of 1, 2 or 4 bytes: `token` is the first of the three that announce one. */
+  // A length of 1, 2 or 4 bytes: `token` is the first of the three that announce one.
   bool Length(uint8_t token, uint8_t first, uint32_t* length) {
     if (token == first) {
       uint8_t given = 0;
@@ -86,7 +86,7 @@ class MsgpackDecoder {
     return Big(length);
   }
 
-  /** Leaves `at_` at the key's first byte; all of it is there. */
+  // Leaves `at_` at the key's first byte; all of it is there.
   bool KeyHeader(uint32_t* length) {
     uint8_t token = 0;
     if (!Byte(&token)) return false;
@@ -95,7 +95,7 @@ class MsgpackDecoder {
     return Has(*length);
   }
 
-  /** A number or truth value; false for anything else. */
+  // A number or truth value; false for anything else.
   bool Read(Scalar* scalar) {
     uint8_t token = 0;
     if (!Byte(&token)) return false;
@@ -156,7 +156,7 @@ class MsgpackDecoder {
     return Read(&scalar) && Put(target, field.dtype, field.stored, scalar);
   }
 
-  /** A whole row: its bytes, a flat or nested array, or the one element that it has. */
+  // A whole row: its bytes, a flat or nested array, or the one element that it has.
   bool PutRow(const Field& field, uint8_t* target) {
     const Region& region = event_.inputs()[field.input].region;
     const uint8_t token = *at_;

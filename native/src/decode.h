@@ -10,13 +10,13 @@
 
 namespace subito {
 
-/** A number or truth value of an event. */
+// A number or truth value of an event.
 struct Scalar {
   enum Kind : uint32_t { kBool, kInt, kUint, kDouble } kind;
   union {
     bool truth;
     int64_t whole;
-    /** Beyond what `whole` holds. */
+    // Beyond what `whole` holds.
     uint64_t large;
     double real;
   };
@@ -52,27 +52,27 @@ struct Input {
   Check check = Check::kNone;
 };
 
-/** One named value: an element of an input's row, or the whole row. */
+// One named value: an element of an input's row, or the whole row.
 struct Field {
   static constexpr uint32_t kWholeRow = 0xffffffff;
 
   std::string name;
   uint32_t input = 0;
   uint32_t element = kWholeRow;
-  /** What the event must hold, which may differ from the tensor's. */
+  // What the event must hold, which may differ from the tensor's.
   Dtype dtype = Dtype::kFloat32;
-  bool hasDefault = false;
-  /** One element as it lies in the tensor. */
+  bool has_default = false;
+  // One element as it lies in the tensor.
   uint8_t standard[8] = {};
-  /** Where it goes in row 0, and how far apart rows are. */
+  // Where it goes in row 0, and how far apart rows are.
   uint32_t offset = 0;
-  uint32_t rowBytes = 0;
+  uint32_t row_bytes = 0;
   Dtype stored = Dtype::kFloat32;
 };
 
 constexpr int64_t kSafeMost = 9007199254740991;
 
-/** Writes an element as `stored`; the value has been checked to fit. False: a NaN, whose bits may differ. */
+// Writes an element as `stored`; the value has been checked to fit. False: a NaN, whose bits may differ.
 inline bool StoreDouble(uint8_t* at, Dtype stored, double value) {
   if (value != value) return false;
   switch (stored) {
@@ -92,7 +92,7 @@ inline void StoreWhole(uint8_t* at, Dtype stored, uint64_t bits) {
   }
 }
 
-/** Whether a whole number is one of dtype `wanted`. */
+// Whether a whole number is one of dtype `wanted`.
 inline bool Fits(Dtype wanted, int64_t value) {
   switch (wanted) {
     case Dtype::kInt8: return value == static_cast<int8_t>(value);
@@ -108,7 +108,7 @@ inline bool Fits(Dtype wanted, int64_t value) {
   }
 }
 
-/** What an event must hold as `wanted`, into an element of dtype `stored`. False: left to the twin. */
+// What an event must hold as `wanted`, into an element of dtype `stored`. False: left to the twin.
 inline bool Put(uint8_t* at, Dtype wanted, Dtype stored, const Scalar& scalar) {
   if (IsFloat(wanted)) {
     switch (scalar.kind) {
@@ -137,7 +137,9 @@ inline bool Put(uint8_t* at, Dtype wanted, Dtype stored, const Scalar& scalar) {
       whole = static_cast<int64_t>(scalar.real);
       if (static_cast<double>(whole) != scalar.real) return false;
       // -0 is a whole number too, and keeps its sign where the tensor holds floats.
-      if (whole == 0 && IsFloat(stored) && wanted != Dtype::kBool) return StoreDouble(at, stored, scalar.real);
+      if (whole == 0 && IsFloat(stored) && wanted != Dtype::kBool) {
+        return StoreDouble(at, stored, scalar.real);
+      }
       break;
   }
   if (!Fits(wanted, whole)) return false;
@@ -155,7 +157,7 @@ inline bool AnyAllOnes(const uint8_t* row, uint32_t elements, Bits exponent) {
   return found != 0;
 }
 
-/** Whether a row in place holds what it may: no NaN or infinity, no truth values but 0 and 1. */
+// Whether a row in place holds what it may: no NaN or infinity, no truth values but 0 and 1.
 inline bool IsGood(const Input& input, const uint8_t* row) {
   const uint32_t elements = input.region.elements;
   if (input.check == Check::kFlags) {
@@ -171,7 +173,7 @@ inline bool IsGood(const Input& input, const uint8_t* row) {
   }
 }
 
-/** The fields of a model, by name. */
+// The fields of a model, by name.
 class FieldTable {
  public:
   void Build(const std::vector<Field>& fields) {
@@ -186,7 +188,7 @@ class FieldTable {
     }
   }
 
-  /** -1: there is none of this name. */
+  // -1: there is none of this name.
   int32_t Find(const std::vector<Field>& fields, const uint8_t* name, size_t length) const {
     for (uint32_t at = Hash(name, length) & mask_; slots_[at] != 0; at = (at + 1) & mask_) {
       const uint32_t index = slots_[at] - 1;
@@ -208,18 +210,18 @@ class FieldTable {
   }
 
   uint32_t mask_ = 0;
-  /** Index of a field + 1; 0: nobody. Always at least half of them are empty. */
+  // Index of a field + 1; 0: nobody. Always at least half of them are empty.
   std::vector<uint32_t> slots_;
 };
 
-/** What decoding an event needs to know and to remember. */
+// What decoding an event needs to know and to remember.
 class Event {
  public:
   const std::vector<Input>& inputs() const { return inputs_; }
   const std::vector<Field>& fields() const { return fields_; }
   const SlabLayout& layout() const { return layout_; }
 
-  /** Reads a plan of its own; false when it is none. */
+  // Reads a plan of its own; false when it is none.
   bool Read(PlanReader& plan) {
     layout_ = plan.Layout();
     inputs_.resize(plan.Count());
@@ -252,7 +254,7 @@ class Event {
     }
   }
 
-  /** Most events bring their fields in the model's order: the one at `place` is tried first. */
+  // Most events bring their fields in the model's order: the one at `place` is tried first.
   int32_t Find(uint32_t place, const uint8_t* name, size_t length) const {
     if (place < fields_.size() && FieldTable::Is(fields_[place], name, length)) {
       return static_cast<int32_t>(place);
@@ -260,7 +262,7 @@ class Event {
     return table_.Find(fields_, name, length);
   }
 
-  /** Whether this event named the field before. */
+  // Whether this event named the field before.
   bool NamedBefore(uint32_t index) {
     const bool before = named_[index] == number_;
     named_[index] = number_;
@@ -272,18 +274,18 @@ class Event {
     given_[index] = number_;
   }
 
-  /** Where a field's value goes. */
+  // Where a field's value goes.
   uint8_t* Target(const Field& field) const {
-    return slab_ + field.offset + size_t{row_} * field.rowBytes;
+    return slab_ + field.offset + size_t{row_} * field.row_bytes;
   }
 
-  /** Puts defaults where nothing was given; false where there is none. */
+  // Puts defaults where nothing was given; false where there is none.
   bool FillMissing() {
     if (count_ == fields_.size()) return true;
     for (uint32_t i = 0; i < fields_.size(); i++) {
       if (given_[i] == number_) continue;
       const Field& field = fields_[i];
-      if (!field.hasDefault) return false;
+      if (!field.has_default) return false;
       std::memcpy(Target(field), field.standard, BytesOf(field.stored));
     }
     return true;
@@ -295,7 +297,7 @@ class Event {
     field.input = plan.Number();
     field.element = plan.Number();
     field.dtype = plan.Type();
-    field.hasDefault = plan.Number() != 0;
+    field.has_default = plan.Number() != 0;
     plan.Bytes(field.standard, 8);
     if (!plan.good()) return;
     if (field.input >= inputs_.size()) return plan.Refuse();
@@ -303,13 +305,13 @@ class Event {
     const bool whole = field.element == Field::kWholeRow;
     if (!whole && field.element >= region.elements) return plan.Refuse();
     // A default has one element, and a whole row mostly more.
-    if (whole && field.hasDefault) return plan.Refuse();
+    if (whole && field.has_default) return plan.Refuse();
     if (IsFloat(field.dtype) && !IsFloat(region.dtype)) return plan.Refuse();
     // JavaScript would round these before it cuts them.
     const bool large = field.dtype == Dtype::kInt64 || field.dtype == Dtype::kUint64;
     if (large && !IsFloat(region.dtype) && BytesOf(region.dtype) < 8) return plan.Refuse();
     field.stored = region.dtype;
-    field.rowBytes = region.RowBytes();
+    field.row_bytes = region.RowBytes();
     field.offset = region.offset + (whole ? 0 : field.element * BytesOf(region.dtype));
   }
 
@@ -317,7 +319,7 @@ class Event {
   std::vector<Input> inputs_;
   std::vector<Field> fields_;
   FieldTable table_;
-  /** By field, the number of the event that named it last, and that gave it a value. */
+  // By field, the number of the event that named it last, and that gave it a value.
   std::vector<uint32_t> named_;
   std::vector<uint32_t> given_;
   uint32_t number_ = 0;

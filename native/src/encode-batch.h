@@ -7,32 +7,30 @@ namespace subito {
 
 class BatchEncoder {
  public:
-  /** False: the plan is none, or of something that is left to the twin. */
+  // False: the plan is none, or of something that is left to the twin.
   bool Read(const uint8_t* plan, size_t length) {
     PlanReader reader(plan, length);
     layout_ = reader.Layout();
     parts_.resize(reader.Count());
-    packedMax_ = 5;
-    jsonMax_ = 2;
+    packed_max_ = 5;
+    json_max_ = 2;
     for (Part& part : parts_) ReadPart(reader, part);
     return reader.finished();
   }
 
-  /**
-   * Encodes those of `rows` rows from `first` on that are ok, from `used` bytes behind the arena's beginning,
-   * and notes each in the table: where it lies, or that it is left. Returns how many bytes of the arena are
-   * then used, or -1 where slab, rows or `used` are not those of the plan.
-   */
-  int64_t Encode(uint8_t* slab, size_t slabBytes, uint32_t first, uint32_t rows, uint32_t used) {
-    if (slabBytes < layout_.slabBytes || first > layout_.rows || rows > layout_.rows - first) return -1;
-    if (used > layout_.arenaBytes) return -1;
-    uint8_t* const arena = slab + layout_.arenaOffset;
+  // Encodes those of `rows` rows from `first` on that are ok, from `used` bytes behind the arena's beginning,
+  // and notes each in the table: where it lies, or that it is left. Returns how many bytes of the arena are
+  // then used, or -1 where slab, rows or `used` are not those of the plan.
+  int64_t Encode(uint8_t* slab, size_t slab_bytes, uint32_t first, uint32_t rows, uint32_t used) {
+    if (slab_bytes < layout_.slab_bytes || first > layout_.rows || rows > layout_.rows - first) return -1;
+    if (used > layout_.arena_bytes) return -1;
+    uint8_t* const arena = slab + layout_.arena_offset;
     for (uint32_t row = first; row < first + rows; row++) {
       uint8_t* const entry = slab + size_t{row} * kRowColumns * 4;
       if (Load<int32_t>(entry + kRowResult * 4) != kResultOk) continue;
       const bool json = Load<int32_t>(entry + kRowEncoding * 4) == kEncodingJson;
       int32_t length = kLeft;
-      if ((json ? jsonMax_ : packedMax_) <= layout_.arenaBytes - used) {
+      if ((json ? json_max_ : packed_max_) <= layout_.arena_bytes - used) {
         Writer out(arena + used);
         const bool done = json ? WriteJson(out, slab, row) : WritePacked(out, slab, row);
         if (done) length = static_cast<int32_t>(out.at() - (arena + used));
@@ -48,17 +46,17 @@ class BatchEncoder {
   void ReadPart(PlanReader& plan, Part& part) {
     part.region = plan.Rows(layout_);
     part.labelled = static_cast<Labelled>(plan.Number());
-    part.packedKey = plan.Text();
-    part.jsonKey = plan.Text();
-    part.packedLabels.resize(plan.Count());
-    for (std::string& label : part.packedLabels) label = plan.Text();
-    part.jsonLabels.resize(plan.Count());
-    for (std::string& label : part.jsonLabels) label = plan.Text();
+    part.packed_key = plan.Text();
+    part.json_key = plan.Text();
+    part.packed_labels.resize(plan.Count());
+    for (std::string& label : part.packed_labels) label = plan.Text();
+    part.json_labels.resize(plan.Count());
+    for (std::string& label : part.json_labels) label = plan.Text();
     if (!plan.good()) return;
     const auto& [offset, dtype, elements, shape] = part.region;
-    const bool labels = part.packedLabels.size() == part.jsonLabels.size();
+    const bool labels = part.packed_labels.size() == part.json_labels.size();
     if (part.labelled > Labelled::kIndices || !labels) return plan.Refuse();
-    if (part.labelled == Labelled::kScores && part.packedLabels.size() != elements) return plan.Refuse();
+    if (part.labelled == Labelled::kScores && part.packed_labels.size() != elements) return plan.Refuse();
     if (part.labelled == Labelled::kIndices && (IsFloat(dtype) || shape.size() > 1)) return plan.Refuse();
     if (part.labelled != Labelled::kNone && dtype == Dtype::kBool) return plan.Refuse();
     // Without it, floats of that kind have no text.
@@ -66,33 +64,33 @@ class BatchEncoder {
     Measure(part);
   }
 
-  /** The most bytes that a row can take. */
+  // The most bytes that a row can take.
   void Measure(const Part& part) {
     uint64_t packed = 0;
     uint64_t json = 0;
-    uint64_t packedMost = 0;
-    uint64_t jsonMost = 0;
-    for (size_t i = 0; i < part.packedLabels.size(); i++) {
-      packed += part.packedLabels[i].size();
-      json += part.jsonLabels[i].size();
-      packedMost = std::max<uint64_t>(packedMost, part.packedLabels[i].size());
-      jsonMost = std::max<uint64_t>(jsonMost, part.jsonLabels[i].size());
+    uint64_t packed_most = 0;
+    uint64_t json_most = 0;
+    for (size_t i = 0; i < part.packed_labels.size(); i++) {
+      packed += part.packed_labels[i].size();
+      json += part.json_labels[i].size();
+      packed_most = std::max<uint64_t>(packed_most, part.packed_labels[i].size());
+      json_most = std::max<uint64_t>(json_most, part.json_labels[i].size());
     }
     const uint64_t elements = part.region.elements;
     if (part.labelled == Labelled::kIndices) {
-      packed = elements * packedMost;
-      json = elements * jsonMost;
+      packed = elements * packed_most;
+      json = elements * json_most;
     }
     // Per element at most a number, a comma, and brackets and headers of every dimension.
     const uint64_t dims = part.region.shape.size() + 1;
-    packedMax_ += part.packedKey.size() + packed + elements * (9 + dims * 5) + 5;
-    jsonMax_ += part.jsonKey.size() + json + elements * (kNumberTextMax + 1 + dims * 3) + 3;
+    packed_max_ += part.packed_key.size() + packed + elements * (9 + dims * 5) + 5;
+    json_max_ += part.json_key.size() + json + elements * (kNumberTextMax + 1 + dims * 3) + 3;
   }
 
   bool WritePacked(Writer& out, const uint8_t* slab, uint32_t row) const {
     out.Header(static_cast<uint32_t>(parts_.size()), 0x80, 0xde);
     for (const Part& part : parts_) {
-      out.Copy(part.packedKey);
+      out.Copy(part.packed_key);
       const uint8_t* at = slab + part.region.offset + size_t{row} * part.region.RowBytes();
       if (!WritePackedPart(out, part, at)) return false;
     }
@@ -106,7 +104,7 @@ class BatchEncoder {
     if (part.labelled == Labelled::kScores) {
       out.Header(elements, 0x80, 0xde);
       for (uint32_t i = 0; i < elements; i++, at += step) {
-        out.Copy(part.packedLabels[i]);
+        out.Copy(part.packed_labels[i]);
         if (!out.Packed(at, dtype)) return false;
       }
       return true;
@@ -114,8 +112,8 @@ class BatchEncoder {
     if (!shape.empty()) out.Header(elements, 0x90, 0xdc);
     for (uint32_t i = 0; i < elements; i++, at += step) {
       const Whole index = WholeAt(at, dtype);
-      if (index.negative || index.size >= part.packedLabels.size()) return false;
-      out.Copy(part.packedLabels[index.size]);
+      if (index.negative || index.size >= part.packed_labels.size()) return false;
+      out.Copy(part.packed_labels[index.size]);
     }
     return true;
   }
@@ -145,7 +143,7 @@ class BatchEncoder {
     for (size_t i = 0; i < parts_.size(); i++) {
       const Part& part = parts_[i];
       if (i > 0) out.Byte(',');
-      out.Copy(part.jsonKey);
+      out.Copy(part.json_key);
       const uint8_t* at = slab + part.region.offset + size_t{row} * part.region.RowBytes();
       if (!WriteJsonPart(out, part, at)) return false;
     }
@@ -163,13 +161,13 @@ class BatchEncoder {
     for (uint32_t i = 0; i < elements; i++, at += step) {
       if (i > 0) out.Byte(',');
       if (scores) {
-        out.Copy(part.jsonLabels[i]);
+        out.Copy(part.json_labels[i]);
         if (!out.Json(at, dtype)) return false;
         continue;
       }
       const Whole index = WholeAt(at, dtype);
-      if (index.negative || index.size >= part.jsonLabels.size()) return false;
-      out.Copy(part.jsonLabels[index.size]);
+      if (index.negative || index.size >= part.json_labels.size()) return false;
+      out.Copy(part.json_labels[index.size]);
     }
     if (brackets) out.Byte(scores ? '}' : ']');
     return true;
@@ -192,8 +190,8 @@ class BatchEncoder {
 
   SlabLayout layout_;
   std::vector<Part> parts_;
-  uint64_t packedMax_ = 0;
-  uint64_t jsonMax_ = 0;
+  uint64_t packed_max_ = 0;
+  uint64_t json_max_ = 0;
 };
 
 }  // namespace subito

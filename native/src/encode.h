@@ -11,19 +11,19 @@ namespace subito {
 
 enum class Labelled : uint32_t { kNone, kScores, kIndices };
 
-/** One output: where its rows lie, and its name and labels as they are written. */
+// One output: where its rows lie, and its name and labels as they are written.
 struct Part {
   Region region;
   Labelled labelled = Labelled::kNone;
-  std::string packedKey;
-  /** With the colon. */
-  std::string jsonKey;
-  std::vector<std::string> packedLabels;
-  /** With the colon where they are keys. */
-  std::vector<std::string> jsonLabels;
+  std::string packed_key;
+  // With the colon.
+  std::string json_key;
+  std::vector<std::string> packed_labels;
+  // With the colon where they are keys.
+  std::vector<std::string> json_labels;
 };
 
-/** A 64-bit integer of either kind, as the digits and the sign that it has. */
+// A 64-bit integer of either kind, as the digits and the sign that it has.
 struct Whole {
   uint64_t size;
   bool negative;
@@ -45,7 +45,7 @@ inline Whole WholeAt(const uint8_t* at, Dtype dtype) {
   return value < 0 ? Whole{0 - bits, true} : Whole{bits, false};
 }
 
-/** Writes where there is room for it: its caller has seen to that. */
+// Writes where there is room for it: its caller has seen to that.
 class Writer {
  public:
   explicit Writer(uint8_t* out) : out_(out) {}
@@ -71,7 +71,7 @@ class Writer {
     else Big(static_cast<uint8_t>(wide + 1), count);
   }
 
-  /** A whole number in the fewest bytes. */
+  // A whole number in the fewest bytes.
   void Integer(const Whole& whole) {
     const uint64_t bits = whole.negative ? 0 - whole.size : whole.size;
     if (!whole.negative) {
@@ -93,13 +93,13 @@ class Writer {
     }
   }
 
-  /** False: a NaN. */
+  // False: a NaN.
   bool Float32(uint32_t bits) {
     Big(0xca, bits);
     return (bits & 0x7fffffff) <= 0x7f800000;
   }
 
-  /** False: there is a NaN among them. */
+  // False: there is a NaN among them.
   bool Floats32(const uint8_t* from, uint32_t count) {
     uint8_t* out = out_;
     uint32_t nan = 0;
@@ -113,7 +113,7 @@ class Writer {
     return nan == 0;
   }
 
-  /** False: left to the twin. */
+  // False: left to the twin.
   bool Packed(const uint8_t* at, Dtype dtype) {
     switch (dtype) {
       case Dtype::kFloat32: return Float32(Load<uint32_t>(at));
@@ -133,7 +133,7 @@ class Writer {
     }
   }
 
-  /** False: left to the twin. */
+  // False: left to the twin.
   bool Json(const uint8_t* at, Dtype dtype) {
     char* const out = reinterpret_cast<char*>(out_);
     char* end = nullptr;
@@ -155,7 +155,7 @@ class Writer {
     return out + length;
   }
 
-  /** What a JSON number cannot hold is text. */
+  // What a JSON number cannot hold is text.
   static char* PutWhole(char* out, const Whole& whole) {
     const bool large = whole.size > 9007199254740991u;
     if (large) *out++ = '"';

@@ -16,7 +16,7 @@ inline double FromHalf(uint16_t half) {
   return sign * std::ldexp(1024 + mantissa, exponent - 25);
 }
 
-/** The nearest half, ties to even; beyond 65,519 an infinity. The value is a number. */
+// The nearest half, ties to even; beyond 65,519 an infinity. The value is a number.
 inline uint16_t ToHalf(double value) {
   const uint16_t sign = std::signbit(value) ? 0x8000 : 0;
   const double size = std::fabs(value);

@@ -6,13 +6,13 @@
 
 namespace subito {
 
-/** Throws a JavaScript Error and returns null, for `return Fail(env, ...)`. */
+// Throws a JavaScript Error and returns null, for `return Fail(env, ...)`.
 inline napi_value Fail(napi_env env, const char* message) {
   napi_throw_error(env, nullptr, message);
   return nullptr;
 }
 
-/** Adds a function to `exports`. */
+// Adds a function to `exports`.
 inline napi_status Export(napi_env env, napi_value exports, const char* name, napi_callback callback) {
   napi_value function;
   const napi_status status = napi_create_function(env, name, NAPI_AUTO_LENGTH, callback, nullptr, &function);

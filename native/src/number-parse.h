@@ -10,12 +10,12 @@
 namespace subito {
 
 constexpr int kExactPowers = 22;
-/** Powers of ten that a double holds exactly. */
+// Powers of ten that a double holds exactly.
 constexpr double kTen[kExactPowers + 1] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
                                            1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
                                            1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
 
-/** The text as a double; false where that needs a library that is not there, or exceeds a double. */
+// The text as a double; false where that needs a library that is not there, or exceeds a double.
 inline bool ParseSlowly(const char* begin, const char* end, double* value) {
 #if defined(__cpp_lib_to_chars) && __cpp_lib_to_chars >= 201611L
   const auto [stop, error] = std::from_chars(begin, end, *value);
@@ -34,7 +34,7 @@ inline bool ParseSlowly(const char* begin, const char* end, double* value) {
 #endif
 }
 
-/** `digits` * 10^`exponent`, rounded once; false where it cannot be had. */
+// `digits` * 10^`exponent`, rounded once; false where it cannot be had.
 inline bool FromDecimal(uint64_t digits, int exponent, double* value) {
   // Both are exact doubles, so that the one operation rounds the one time.
   if (digits <= (uint64_t{1} << 53) && exponent >= -kExactPowers && exponent <= kExactPowers) {
@@ -53,7 +53,7 @@ inline bool IsDigit(const uint8_t* at, const uint8_t* end) {
   return at != end && static_cast<uint8_t>(*at - '0') < 10;
 }
 
-/** Digits in a row, as much of them as 64 bits hold: `many` says that these were more. */
+// Digits in a row, as much of them as 64 bits hold: `many` says that these were more.
 inline uint64_t Digits(const uint8_t*& at, const uint8_t* end, uint64_t digits, int* count, bool* many) {
   for (; IsDigit(at, end); at++) {
     // 19 digits always fit; zeros in front are none.
@@ -67,10 +67,8 @@ inline uint64_t Digits(const uint8_t*& at, const uint8_t* end, uint64_t digits, 
   return digits;
 }
 
-/**
- * The number that begins at `at`, which is moved behind it. False: it is none, or one to leave to the twin
- * (beyond the range of a double, or so small that it is zero).
- */
+// The number that begins at `at`, which is moved behind it. False: it is none, or one to leave to the twin
+// (beyond the range of a double, or so small that it is zero).
 inline bool ParseNumber(const uint8_t*& at, const uint8_t* end, double* value) {
   const uint8_t* const begin = at;
   const bool negative = at != end && *at == '-';

@@ -10,7 +10,7 @@ namespace subito {
 
 __extension__ typedef unsigned __int128 Wide;
 
-/** Most bytes of a number: -0.00000 and 17 digits, or 21 of a whole number in quotation marks. */
+// Most bytes of a number: -0.00000 and 17 digits, or 21 of a whole number in quotation marks.
 constexpr uint32_t kNumberTextMax = 26;
 
 #if defined(__cpp_lib_to_chars) && __cpp_lib_to_chars >= 201611L
@@ -29,7 +29,7 @@ inline char* PutNull(char* out) {
   return out + 4;
 }
 
-/** `count` digits, with zeros in front. */
+// `count` digits, with zeros in front.
 inline void PutPadded(char* out, uint64_t value, int count) {
   for (int i = count - 1; i >= 0; i--) {
     out[i] = static_cast<char>('0' + value % 10);
@@ -37,7 +37,7 @@ inline void PutPadded(char* out, uint64_t value, int count) {
   }
 }
 
-/** `digits` / 10^`places`, which is at least 1e-6 and below 1e21, without zeros at its end. */
+// `digits` / 10^`places`, which is at least 1e-6 and below 1e21, without zeros at its end.
 inline char* PutDecimal(char* out, uint64_t digits, int places) {
   while (places >= 3 && digits % 1000 == 0) digits /= 1000, places -= 3;
   while (places > 0 && digits % 10 == 0) digits /= 10, places--;
@@ -49,10 +49,8 @@ inline char* PutDecimal(char* out, uint64_t digits, int places) {
   return out + places;
 }
 
-/**
- * A number as JavaScript writes it: the decimal digits `text[0, count)`, the first of them the place of
- * 10^`power`. The last one is no zero.
- */
+// A number as JavaScript writes it: the decimal digits `text[0, count)`, the first of them the place of
+// 10^`power`. The last one is no zero.
 inline char* PutScientific(char* out, const char* text, int count, int power) {
   const int point = power + 1;
   const auto copy = [&out](const char* from, int length) {
@@ -88,11 +86,11 @@ inline char* PutScientific(char* out, const char* text, int count, int power) {
   return out;
 }
 
-/** The nine leading digits of a positive float, as a whole number, rounded down and to the nearest. */
+// The nine leading digits of a positive float, as a whole number, rounded down and to the nearest.
 struct NineDigits {
   uint64_t below;
   uint64_t nearest;
-  /** The first digit is the place of 10^power. */
+  // The first digit is the place of 10^power.
   int power;
 };
 
@@ -105,7 +103,7 @@ struct Power {
 constexpr int kPowerLeast = -31;
 constexpr int kPowerMost = 54;
 
-/** Powers of ten as 64 bits, rounded down, times a power of two. */
+// Powers of ten as 64 bits, rounded down, times a power of two.
 class Powers {
  public:
   Powers() {
@@ -164,7 +162,7 @@ inline void LeadingDigits(uint64_t whole, NineDigits* found) {
   *found = {whole / unit, whole / unit + (rest * 2 >= unit && unit > 1 ? 1 : 0), power};
 }
 
-/** False: so near to the middle between two of them that 64 bits of a power of ten do not tell. */
+// False: so near to the middle between two of them that 64 bits of a power of ten do not tell.
 inline bool LeadingDigits(float value, NineDigits* found) {
   static const Powers powers;
   int exponent = 0;
@@ -191,7 +189,7 @@ inline bool LeadingDigits(float value, NineDigits* found) {
   }
 }
 
-/** A finite float that is not zero, in the fewest digits from six to nine that are this float again. */
+// A finite float that is not zero, in the fewest digits from six to nine that are this float again.
 inline char* PutDigits(char* out, float size) {
   NineDigits nine;
   if (!LeadingDigits(size, &nine)) return nullptr;
@@ -213,13 +211,13 @@ inline char* PutDigits(char* out, float size) {
   return PutScientific(out, text, count, power);
 }
 
-/** Half up, as Math.round does. */
+// Half up, as Math.round does.
 inline double RoundHalfUp(double value) {
   const double whole = std::floor(value);
   return value - whole >= 0.5 ? whole + 1 : whole;
 }
 
-/** The twin of float32Text. Null: the twin has to do it. */
+// The twin of float32Text. Null: the twin has to do it.
 inline char* PutFloat32(char* out, float value) {
   const double exact = value;
   const double size = std::fabs(exact);
@@ -241,7 +239,7 @@ inline char* PutFloat32(char* out, float value) {
   return PutDigits(out, std::fabs(value));
 }
 
-/** The twin of jsonText for numbers. Null: the twin has to do it. */
+// The twin of jsonText for numbers. Null: the twin has to do it.
 inline char* PutFloat64(char* out, double value) {
   const double size = std::fabs(value);
   if (!(size <= DBL_MAX)) return PutNull(out);

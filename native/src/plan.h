@@ -1,5 +1,6 @@
-// What TypeScript tells the worker's codec about a model, once: the layout of its slabs and what stands where.
-// src/infer/native-codec.ts writes it; numbers are 32-bit little-endian, texts a length and their bytes.
+// What TypeScript tells the worker's codec about a model, once: the layout of its slabs and what stands
+// where. src/infer/native-codec.ts writes it; numbers are 32-bit little-endian, texts a length and their
+// bytes.
 #pragma once
 
 #include <algorithm>
@@ -7,23 +8,16 @@
 #include <vector>
 
 #include "bytes.h"
+#include "columns.h"
 
 namespace subito {
 
-// As in src/schedule/slab.ts.
-constexpr uint32_t kRowColumns = 8;
-constexpr uint32_t kRowForm = 0;
-constexpr uint32_t kRowInOffset = 1;
-constexpr uint32_t kRowInLength = 2;
-constexpr uint32_t kRowEncoding = 3;
-constexpr uint32_t kRowResult = 4;
-constexpr uint32_t kRowOutOffset = 5;
-constexpr uint32_t kRowOutLength = 6;
-constexpr int32_t kFormData = 1;
+// More of the slab's row table (src/schedule/slab.ts).
+constexpr size_t kRowResult = 4;
 constexpr int32_t kEncodingJson = 1;
 constexpr int32_t kResultOk = 0;
 
-/** In the result of a row that was not decoded, in the length of one not encoded: the twin does it. */
+// In the result of a row that was not decoded, in the length of one not encoded: the twin does it.
 constexpr int32_t kLeft = -1;
 
 // In the order of DTYPES in src/infer/native-codec.ts.
@@ -47,19 +41,19 @@ constexpr uint32_t kDtypeBytes[kDtypes] = {4, 8, 2, 1, 2, 4, 8, 1, 2, 4, 8, 1};
 inline uint32_t BytesOf(Dtype dtype) { return kDtypeBytes[static_cast<uint32_t>(dtype)]; }
 inline bool IsFloat(Dtype dtype) { return dtype <= Dtype::kFloat16; }
 
-/** Rows of more dimensions are left to the twin. */
+// Rows of more dimensions are left to the twin.
 constexpr uint32_t kDimsMax = 8;
 constexpr uint32_t kSlabBytesMax = 0x7fffffff;
 
-/** Where the parts of a slab lie. */
+// Where the parts of a slab lie.
 struct SlabLayout {
   uint32_t rows = 0;
-  uint32_t slabBytes = 0;
-  uint32_t arenaOffset = 0;
-  uint32_t arenaBytes = 0;
+  uint32_t slab_bytes = 0;
+  uint32_t arena_offset = 0;
+  uint32_t arena_bytes = 0;
 };
 
-/** The rows of one tensor in the slab. */
+// The rows of one tensor in the slab.
 struct Region {
   uint32_t offset = 0;
   Dtype dtype = Dtype::kFloat32;
@@ -69,7 +63,7 @@ struct Region {
   uint32_t RowBytes() const { return elements * BytesOf(dtype); }
 };
 
-/** Reads a plan. What does not fit makes it bad, and everything after it zero. */
+// Reads a plan. What does not fit makes it bad, and everything after it zero.
 class PlanReader {
  public:
   PlanReader(const uint8_t* bytes, size_t length) : at_(bytes), end_(bytes + length) {}
@@ -85,7 +79,7 @@ class PlanReader {
     return value;
   }
 
-  /** A number of things, each of which takes at least four bytes more. */
+  // A number of things, each of which takes at least four bytes more.
   uint32_t Count() {
     const uint32_t count = Number();
     return count > static_cast<size_t>(end_ - at_) / 4 ? Bad() : count;
@@ -119,17 +113,17 @@ class PlanReader {
   SlabLayout Layout() {
     SlabLayout layout;
     layout.rows = Number();
-    layout.slabBytes = Number();
-    layout.arenaOffset = Number();
-    layout.arenaBytes = Number();
+    layout.slab_bytes = Number();
+    layout.arena_offset = Number();
+    layout.arena_bytes = Number();
     const uint64_t table = uint64_t{layout.rows} * kRowColumns * 4;
-    const uint64_t arenaEnd = uint64_t{layout.arenaOffset} + layout.arenaBytes;
-    if (layout.rows == 0 || table > layout.slabBytes || layout.slabBytes > kSlabBytesMax) good_ = false;
-    if (layout.arenaOffset < table || arenaEnd > layout.slabBytes) good_ = false;
+    const uint64_t arena_end = uint64_t{layout.arena_offset} + layout.arena_bytes;
+    if (layout.rows == 0 || table > layout.slab_bytes || layout.slab_bytes > kSlabBytesMax) good_ = false;
+    if (layout.arena_offset < table || arena_end > layout.slab_bytes) good_ = false;
     return layout;
   }
 
-  /** A tensor whose rows all lie within the slab, behind the table. */
+  // A tensor whose rows all lie within the slab, behind the table.
   Region Rows(const SlabLayout& layout) {
     Region region;
     region.offset = Number();
@@ -147,7 +141,7 @@ class PlanReader {
     const uint64_t table = uint64_t{layout.rows} * kRowColumns * 4;
     const uint64_t bytes = uint64_t{region.elements} * BytesOf(region.dtype) * layout.rows;
     if (product != region.elements || region.offset < table) good_ = false;
-    if (region.elements > kSlabBytesMax || region.offset + bytes > layout.slabBytes) good_ = false;
+    if (region.elements > kSlabBytesMax || region.offset + bytes > layout.slab_bytes) good_ = false;
     return region;
   }
 

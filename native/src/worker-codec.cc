@@ -13,7 +13,7 @@
 namespace subito {
 namespace {
 
-/** The memory of a Uint8Array, shared or not. False: it is none, and an error is pending or returned. */
+// The memory of a Uint8Array, shared or not. False: it is none, and an error is pending or returned.
 bool BytesOfArray(napi_env env, napi_value value, uint8_t** bytes, size_t* length) {
   napi_typedarray_type type;
   void* data = nullptr;
@@ -22,7 +22,7 @@ bool BytesOfArray(napi_env env, napi_value value, uint8_t** bytes, size_t* lengt
   return type == napi_uint8_array;
 }
 
-/** A function that calls `callback` with `codec` as its data, and takes it along when it goes. */
+// A function that calls `callback` with `codec` as its data, and takes it along when it goes.
 template <typename Codec>
 napi_value FunctionOf(napi_env env, napi_callback callback, std::unique_ptr<Codec> codec) {
   napi_value function;
@@ -47,19 +47,19 @@ napi_value Create(napi_env env, napi_callback_info info, napi_callback callback)
   return napi_get_null(env, &null) == napi_ok ? null : nullptr;
 }
 
-/** The arguments of a codec's function: the slab, and `kNumbers` numbers. */
+// The arguments of a codec's function: the slab, and `kNumbers` numbers.
 template <size_t kNumbers>
 struct Arguments {
   void* codec = nullptr;
   uint8_t* slab = nullptr;
-  size_t slabBytes = 0;
+  size_t slab_bytes = 0;
   uint32_t numbers[kNumbers] = {};
 
   bool Read(napi_env env, napi_callback_info info) {
     size_t count = kNumbers + 1;
     napi_value given[kNumbers + 1];
     if (napi_get_cb_info(env, info, &count, given, nullptr, &codec) != napi_ok) return false;
-    if (count < kNumbers + 1 || !BytesOfArray(env, given[0], &slab, &slabBytes)) return false;
+    if (count < kNumbers + 1 || !BytesOfArray(env, given[0], &slab, &slab_bytes)) return false;
     for (size_t i = 0; i < kNumbers; i++) {
       if (napi_get_value_uint32(env, given[i + 1], &numbers[i]) != napi_ok) return false;
     }
@@ -77,7 +77,8 @@ napi_value Decode(napi_env env, napi_callback_info info) {
   Arguments<2> given;
   if (!given.Read(env, info)) return Fail(env, "decode takes a slab, a first row and a number of rows");
   const auto [first, rows] = given.numbers;
-  return Answer(env, static_cast<BatchDecoder*>(given.codec)->Decode(given.slab, given.slabBytes, first, rows));
+  auto* const decoder = static_cast<BatchDecoder*>(given.codec);
+  return Answer(env, decoder->Decode(given.slab, given.slab_bytes, first, rows));
 }
 
 napi_value Encode(napi_env env, napi_callback_info info) {
@@ -85,7 +86,7 @@ napi_value Encode(napi_env env, napi_callback_info info) {
   if (!given.Read(env, info)) return Fail(env, "encode takes a slab, a first row, rows and the bytes used");
   const auto [first, rows, used] = given.numbers;
   auto* const encoder = static_cast<BatchEncoder*>(given.codec);
-  return Answer(env, encoder->Encode(given.slab, given.slabBytes, first, rows, used));
+  return Answer(env, encoder->Encode(given.slab, given.slab_bytes, first, rows, used));
 }
 
 napi_value CreateDecoder(napi_env env, napi_callback_info info) {
