@@ -1,5 +1,5 @@
 // Real worker threads: every model in each of them, slabs in shared memory, workers that die or hang.
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
@@ -150,6 +150,77 @@ test('a provider that is not there is a notice', async () => {
   expect(running.running.of(0)).toBe('cpu');
   expect(running.running.sessions()).toEqual([{ slot: 0, provider: 'cpu', count: 2 }]);
   expect(running.running.fallbacks()).toEqual([{ slot: 0, provider: 'cuda', count: 2 }]);
+});
+
+/** A model that takes a millisecond or so a row, or next to nothing. */
+async function paced(slot: number, rowMs: number): Promise<ModelSpec> {
+  const handlerPath = join(dir, `paced-${rowMs}.ts`);
+  await writeFile(
+    handlerPath,
+    `export const handler = { fields: [], predicts: [], create: () => ({
+      decode(data, row) {
+        if (data.do === 'exit') process.exit(3);
+        row.x[0] = data.x;
+      },
+      encode(outputs) {
+        const end = performance.now() + ${rowMs};
+        while (performance.now() < end);
+        return { y: outputs.y };
+      },
+    }) };`,
+  );
+  return fixture('no_batch', { slot, handlerPath, rowsMax: 16 });
+}
+
+test('a slow model gets all the workers there may be, and small batches; a fast one does not', async () => {
+  const changes = { threadsMin: 1, threads: 3, runMsMax: 8, profileMsMax: 20 };
+  const slow = await start([await paced(0, 1)], changes);
+  expect(slow.threads).toBe(3);
+  expect(slow.threadIds()).toHaveLength(3);
+  const [plan] = slow.plans;
+  expect(plan!.rowsMax).toBeLessThan(16);
+  expect(plan!.rowsMax).toBeGreaterThan(1);
+  expect(slow.loaded[0]!.profile).toBe(plan!.profile);
+  expect(plan!.profile.buckets.map(({ rows }) => rows)).toEqual([1, 2, 4, 8, 16]);
+  await slow.stop();
+  const fast = await start([fixture('same_float32')], { ...changes, threads: 8 });
+  expect(fast.threads).toBeLessThan(8);
+  expect(fast.threads).toBeGreaterThan(1);
+  expect(fast.plans).toMatchObject([{ rowsMax: 8, choice: { why: 'fits' } }]);
+});
+
+test('workers that were added after measuring are replaced like the first ones', async () => {
+  const running = await start([await paced(0, 1)], { threadsMin: 1, threads: 3, profileMsMax: 20 });
+  const slab = new HandMadeSlab(running, 0, 16, 0);
+  const before = running.threadIds();
+  for (let deaths = 1; deaths <= 3; deaths++) {
+    await expect(slab.run(running, [{ do: 'exit' }])).rejects.toMatchObject({ code: 'WORKER_DIED' });
+    // With nothing to do: it is not the next batches that bring the workers back.
+    await expect.poll(() => running.running.sessions(), { timeout: 10_000 }).toMatchObject([{ count: 3 }]);
+    expect(running.threadIds()).toHaveLength(3);
+  }
+  expect(running.threadIds()).not.toEqual(before);
+  await slab.run(running, [{ x: 2 }]);
+});
+
+test('a worker that dies while it is added is an error, not a wait', async () => {
+  const count = join(dir, 'count');
+  const handlerPath = join(dir, 'second.ts');
+  await writeFile(count, '');
+  await writeFile(
+    handlerPath,
+    `import { appendFileSync, readFileSync } from 'node:fs';
+    appendFileSync(${JSON.stringify(count)}, '.');
+    if (readFileSync(${JSON.stringify(count)}).length > 1) process.exit(5);
+    ${(await readFile((await paced(0, 1)).handlerPath!, 'utf8')).toString()}`,
+  );
+  const spec = fixture('no_batch', { handlerPath });
+  const began = performance.now();
+  await expect(start([spec], { threadsMin: 1, threads: 2, profileMsMax: 20 })).rejects.toMatchObject({
+    code: 'WORKERS_NOT_STARTED',
+    message: expect.stringMatching(/^1 of 2 workers were warm .*: a worker ended while it loaded$/),
+  });
+  expect(performance.now() - began).toBeLessThan(15_000);
 });
 
 // ONNX Runtime's binding aborts the process when its thread is ended under it: see native.ts.

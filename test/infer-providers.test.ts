@@ -238,29 +238,17 @@ test('workers share the devices, and who takes the place of a dead one has its d
   const providers = [{ name: 'cuda', deviceIds: [3, 5], sessions: null, options: {} }] as const;
   const spec = await copied('no_batch', { handlerPath, providers });
   const running = await start([spec], { threads: 4 });
-  const devices = () => {
-    const last = new Map(
-      standInRuns(dir).flatMap(({ what, thread, device }) => (what === 'open' ? [[thread, device]] : [])),
-    );
-    return [...last].sort(([a], [b]) => a! - b!).map(([, device]) => device);
-  };
+  const opened = () => standInRuns(dir).filter(({ what }) => what === 'open');
+  const devices = () =>
+    running.threadIds().map((id) => opened().find(({ thread }) => thread === id)?.device ?? null);
   expect(devices().toSorted()).toEqual([3, 3, 5, 5]);
   const slab = new HandMadeSlab(running, 0, 8, 0);
-  const dead = async () => {
+  for (let deaths = 1; deaths <= 4; deaths++) {
     await expect(slab.run(running, [{ x: 9 }])).rejects.toMatchObject({ code: 'WORKER_DIED' });
-  };
-  for (let round = 1; round <= 3; round++) {
-    const threads = standInRuns(dir).filter(({ what }) => what === 'open').length;
-    const before = running.running.sessions()[0]!.count;
-    expect(before).toBe(4);
-    await dead();
-    await expect.poll(() => devices().length, { timeout: 10_000 }).toBe(threads + 1);
+    await expect.poll(() => opened().length, { timeout: 10_000 }).toBe(4 + deaths);
     await expect.poll(() => running.running.sessions()[0]?.count, { timeout: 10_000 }).toBe(4);
+    expect(devices().toSorted(), `after ${deaths}`).toEqual([3, 3, 5, 5]);
   }
-  // Threads that are there now, and their devices: still two each.
-  const alive = standInRuns(dir).filter(({ what }) => what === 'open');
-  const now = running.threadIds().map((id) => alive.find(({ thread }) => thread === id)!.device);
-  expect(now.toSorted()).toEqual([3, 3, 5, 5]);
 }, 40_000);
 
 test('no more workers than sessions that a device may have', async () => {

@@ -346,7 +346,6 @@ export async function startPool(given: PoolOptions): Promise<Pool> {
   const late = setTimeout(() => void endWorkers(piscina, cells), options.loadMsMax);
   try {
     const [first, ...others] = await describeWorkers(piscina, least, arrived);
-    if (first.noNative !== '') notice('warn', 'NATIVE', `workers have no addon: ${first.noNative}`);
     for (const { running: news } of [first, ...others]) for (const one of news) running.record(one);
     for (const { slot } of first.loaded) Atomics.store(succession, 1 + slot, 1);
     const profiles = profileMsMax > 0 ? await profileModels(piscina, profileMsMax) : [];

@@ -167,8 +167,6 @@ export interface Description {
   readonly problems: readonly ModelProblem[];
   /** What its models run on, and what they do not. */
   readonly running: readonly ProviderNews[];
-  /** Why it has no native addon although it was told to use it; '' otherwise. */
-  readonly noNative: string;
 }
 
 /** One batch to run. `shared` is the slab's memory; a worker keeps its views after the first time. */

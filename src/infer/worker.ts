@@ -39,7 +39,7 @@ const models: (Model | undefined)[] = [];
 const warmed: (Warmed | undefined)[] = [];
 const problems: ModelProblem[] = [];
 const running: ProviderNews[] = [];
-const addon = native ? loadNative('auto') : null;
+const addon = native ? loadNative('auto').native : null;
 const seat = takeSeat();
 const open = await openerOf(options.opener);
 
@@ -64,7 +64,7 @@ async function load(spec: ModelSpec): Promise<void> {
   const { slot } = spec;
   const runMsMax = spec.runMsMax ?? options.runMsMax;
   const from = Atomics.load(floors, slot);
-  const loading = await loadModel(spec, providers, slabArenaBytes, addon?.native ?? null, {
+  const loading = await loadModel(spec, providers, slabArenaBytes, addon, {
     open,
     seat,
     from,
@@ -137,7 +137,7 @@ export function describe({ arrived, threads }: DescribeTask): Description {
     Atomics.wait(arrived, 0, count);
   }
   const loaded = models.flatMap((model) => (model ? [model.parts.loaded] : []));
-  return { loaded, problems, running, noNative: addon?.native === null ? addon.why : '' };
+  return { loaded, problems, running };
 }
 
 /** By slot. */
