@@ -8,6 +8,7 @@
         'src/addon.cc',
         'src/worker-codec.cc',
         'src/batch.cc',
+        'src/thread-clock.cc',
       ],
       'defines': [
         # Node 22 and everything after it has this version of Node-API.

@@ -82,6 +82,8 @@ export interface Native {
    */
   createDecoder(plan: Uint8Array): NativeDecode | null;
   createEncoder(plan: Uint8Array): NativeEncode | null;
+  /** Processor time of the calling thread, microseconds; for measuring. */
+  threadCpuUs(): number;
   openBatch(options: NativeBatchOptions): NativeBatch;
   /**
    * Takes at most `entriesMax` entries of an XREADGROUP reply that begin at `start` into rows of the batch;

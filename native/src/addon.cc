@@ -9,6 +9,7 @@
 namespace subito {
 
 napi_status RegisterBatch(napi_env env, napi_value exports);
+napi_status RegisterThreadClock(napi_env env, napi_value exports);
 
 namespace {
 
@@ -29,6 +30,7 @@ constexpr Register kPieces[] = {
     RegisterAbout,
     RegisterWorkerCodec,
     RegisterBatch,
+    RegisterThreadClock,
 };
 
 }  // namespace
