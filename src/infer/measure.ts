@@ -19,8 +19,8 @@ export interface MeasureOptions {
   readonly now: () => number;
 }
 
-/** Enough that a 99th percentile leaves out the two slowest; more would say little more. */
-const RUNS_MAX = 200;
+/** Enough that a 99th percentile leaves out the slowest; more would say little more. */
+const RUNS_MAX = 100;
 /** Fewer than these are worth going over the budget for: a single run may have met a stall of the machine. */
 const RUNS_WANTED = 5;
 const OVER_BUDGET = 3;

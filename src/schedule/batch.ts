@@ -23,7 +23,8 @@ export interface BatchOptions {
 }
 
 export class Batch {
-  #rowsMost: number;
+  #rowsMax: number;
+  #rowsLimit: number;
   readonly layout: SlabLayout | null;
   readonly slab: number;
   readonly shared: SharedArrayBuffer | null;
@@ -85,7 +86,8 @@ export class Batch {
 
   constructor(options: BatchOptions) {
     const { rowsMax, layout } = options;
-    this.#rowsMost = rowsMax;
+    this.#rowsMax = rowsMax;
+    this.#rowsLimit = rowsMax;
     this.layout = layout;
     this.slab = options.slab;
     this.keyBytesMax = options.keyBytesMax;
@@ -111,14 +113,15 @@ export class Batch {
     this.commands = new CommandWriter(rowsMax * 512);
   }
 
-  /** Rows that it may have. */
+  /** Rows that it may have. Does not change while any are in it. */
   get rowsMax(): number {
-    return Math.max(this.#rowsMost, this.rows);
+    return this.#rowsMax;
   }
 
-  /** From now on it may have so many at most; those that are in already stay. */
+  /** It may have so many at most, from the next time on that it is empty. Never raised again. */
   limitRows(rowsMax: number): void {
-    this.#rowsMost = Math.min(this.#rowsMost, rowsMax);
+    this.#rowsLimit = Math.min(this.#rowsLimit, rowsMax);
+    if (this.rows === 0) this.#rowsMax = this.#rowsLimit;
   }
 
   get arenaOut(): Buffer {
@@ -130,6 +133,7 @@ export class Batch {
   /** Empty again, for the next rows. */
   reset(): void {
     this.rows = 0;
+    this.#rowsMax = this.#rowsLimit;
     this.arenaInUsed = 0;
     this.deadlineMs = Number.POSITIVE_INFINITY;
     this.deliveries = 1;

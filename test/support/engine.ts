@@ -6,7 +6,7 @@ import type { Redis } from 'ioredis';
 import { unpack } from 'msgpackr';
 import { connect } from '../../src/client/client.ts';
 import { loadConfig } from '../../src/config.ts';
-import { type Engine, startEngine } from '../../src/engine.ts';
+import { type Engine, type EngineOptions, startEngine } from '../../src/engine.ts';
 import { startRedis, type TestRedis } from './redis.ts';
 
 export const FIXTURE_MODELS = new URL('../fixtures/models/', import.meta.url).pathname;
@@ -30,7 +30,11 @@ export interface TestEngine {
   stop(): Promise<void>;
 }
 
-export async function startTestEngine(models: string, overrides: object = {}): Promise<TestEngine> {
+export async function startTestEngine(
+  models: string,
+  overrides: object = {},
+  options: EngineOptions = {},
+): Promise<TestEngine> {
   const redis = await startRedis();
   const settings = {
     redis: { url: redis.url },
@@ -39,7 +43,7 @@ export async function startTestEngine(models: string, overrides: object = {}): P
     workers: { max: 1 },
     ...overrides,
   };
-  const engine = await startEngine(loadConfig({ env: {}, overrides: settings }));
+  const engine = await startEngine(loadConfig({ env: {}, overrides: settings }), options);
   return {
     engine,
     redis,
