@@ -44,7 +44,7 @@ export const httpSuite: Suite = {
     const plan: Plan = {
       points: quick ? POINTS_QUICK : POINTS,
       rounds: roundsOf(rounds, quick ? 1 : check ? 2 : 3),
-      warmServerS: quick ? 1 : 4,
+      warmServerS: quick ? 1 : 5,
       warmupS: quick ? 0.5 : 1,
       seconds: quick ? 1 : 4,
       openSeconds: quick || check ? 0 : 8,
@@ -138,11 +138,14 @@ class Measurement {
     }
   }
 
-  /** Compilers and adaptive batchers learn from load. */
+  /**
+   * Compilers learn from load, and so do adaptive batchers, which keep for long what they learnt from many
+   * connections: this is with one, and the points come in rising order.
+   */
   async #warmUp({ form }: HttpContestant, server: Server): Promise<void> {
     const seconds = this.#plan.warmServerS;
     const bodies = bodiesOf(form, 1);
-    await load({ kind: 'closed', url: server.url, bodies, connections: 32, warmupS: 0, seconds }, server);
+    await load({ kind: 'closed', url: server.url, bodies, connections: 1, warmupS: 0, seconds }, server);
   }
 
   async #closed(contestant: HttpContestant, server: Server, round: number): Promise<void> {
