@@ -5,11 +5,10 @@ import { OutputEncoder } from '../src/infer/encode.ts';
 import { decoderPlan, encoderPlan, LEFT, nativeDecoder, nativeEncoder } from '../src/infer/native-codec.ts';
 import { SlabView } from '../src/infer/session.ts';
 import { tensorSpec } from '../src/infer/tensors.ts';
-import { loadNative } from '../src/native.ts';
 import { ENCODING, FORM, RESULT, ROW, slabLayout } from '../src/schedule/slab.ts';
 import { manifestInput } from './support/models.ts';
+import { native } from './support/native.ts';
 
-const { native } = loadNative('auto');
 const ROWS = 16;
 const ARENA = 1 << 16;
 

@@ -4,13 +4,12 @@ import { FieldDecoder } from '../src/infer/decode.ts';
 import { LEFT, nativeDecoder } from '../src/infer/native-codec.ts';
 import { SlabView } from '../src/infer/session.ts';
 import { clear, tensorSpec } from '../src/infer/tensors.ts';
-import { loadNative } from '../src/native.ts';
 import { FORM, RESULT, ROW, ROW_COLUMNS, slabLayout } from '../src/schedule/slab.ts';
 import { eventJson, eventMsgpack } from './support/event-bytes.ts';
 import { type AnyModel, anyEvent, anyModel, broken } from './support/events.ts';
+import { longNumbers, native } from './support/native.ts';
 import { Random } from './support/random.ts';
 
-const { native } = loadNative('auto');
 const ROWS = 16;
 const ARENA = 1 << 16;
 const seed = Number(process.env['SUBITO_TEST_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
@@ -121,7 +120,7 @@ test.runIf(native)(
         const bytes = json ? eventJson(random, event) : eventMsgpack(random, event);
         if (odd === 0 || random.chance(0.7)) {
           // What the twin must do: escapes and numbers that are not within a double's reach.
-          const plain = event.isPlain && (!json || !/\\|\ufeff/.test(bytes.toString()));
+          const plain = event.isPlain && (!json || (longNumbers && !/\\|\ufeff/.test(bytes.toString())));
           return { bytes, isPlain: plain };
         }
         return { bytes: broken(random, bytes), isPlain: false };
@@ -135,7 +134,7 @@ test.runIf(native)(
     }
     // A field that is wider than its tensor is left to the twin altogether.
     expect(without, about).toBeLessThan(200);
-    expect(done / events, about).toBeGreaterThan(0.25);
+    if (longNumbers) expect(done / events, about).toBeGreaterThan(0.25);
   },
 );
 
@@ -191,7 +190,7 @@ test.runIf(native)('numbers from JSON: the same doubles as JSON.parse', () => {
     if (wrong !== -1) expect(slab.inputs[0]![wrong], `${about}: ${texts[wrong]}`).toBe(x[wrong]);
   }
   // Those that are too small for a double.
-  expect(left, about).toBeLessThan(1000);
+  if (longNumbers) expect(left, about).toBeLessThan(1000);
   const one = Array.from({ length: 20 }, () => '1');
   place(one);
   expect(decode(slab.bytes, 0, 1)).toBe(0);

@@ -6,12 +6,11 @@ import { LEFT, nativeEncoder } from '../src/infer/native-codec.ts';
 import type { ManifestOutput } from '../src/infer/protocol.ts';
 import { SlabView } from '../src/infer/session.ts';
 import { load, tensorSpec } from '../src/infer/tensors.ts';
-import { loadNative } from '../src/native.ts';
 import { ENCODING, RESULT, ROW, ROW_COLUMNS, slabLayout, type TensorSpec } from '../src/schedule/slab.ts';
 import { NUMERIC } from './support/events.ts';
+import { longNumbers, native } from './support/native.ts';
 import { Random } from './support/random.ts';
 
-const { native } = loadNative('auto');
 const ROWS = 16;
 const seed = Number(process.env['SUBITO_TEST_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
 const about = `SUBITO_TEST_SEED=${seed}`;
@@ -95,7 +94,11 @@ test.runIf(native)('encoding: the addon writes the same bytes as the twin', { ti
     const layout = slabLayout([], specs, ROWS, random.pick([100, 1000, 1 << 15]));
     const slab = new SlabView(shape, layout, new SharedArrayBuffer(layout.bytes));
     const encoder = new OutputEncoder(specs, manifest);
-    const encode = nativeEncoder(native!, encoder, layout)!;
+    const encode = nativeEncoder(native!, encoder, layout);
+    if (encode === null) {
+      expect(longNumbers, about).toBe(false);
+      continue;
+    }
     specs.forEach(({ name }, i) => {
       fillOutput(random, slab, i, manifest.find((entry) => entry.name === name)?.labels.length ?? 0);
     });
@@ -169,6 +172,7 @@ test.runIf(native).each(['float32', 'float64', 'float16'] as const)(
   'numbers in JSON: %s as the twin writes them',
   { timeout: 60_000 },
   (dtype) => {
+    if (dtype === 'float64' && !longNumbers) return;
     const random = new Random(seed);
     const view = new DataView(new ArrayBuffer(8));
     const spec = tensorSpec('y', dtype, [FLOATS]);
@@ -204,6 +208,6 @@ test.runIf(native).each(['float32', 'float64', 'float16'] as const)(
         if (wrong !== -1) expect(found[wrong], `${about}: ${values[wrong]}`).toBe(texts[wrong]);
       }
     }
-    expect(left, about).toBe(0);
+    if (longNumbers) expect(left, about).toBe(0);
   },
 );
