@@ -294,6 +294,11 @@ const bad: [yaml: string, ...expected: string[]][] = [
     'prefferedLayout',
     'mean preferredLayout?',
   ],
+  [
+    'workers: {providers: [{name: webgpu, sessions: 2}]}',
+    'providers[0].sessions = 2',
+    'there will be one worker',
+  ],
   ['workers: {providers: [{name: cpu, options: {useArena: true}}]}', 'useArena', 'remove it; cpu takes none'],
   ['latency: {infer_share: 1.5}', 'latency.infer_share = 1.5', 'a number from 0.01 to 1'],
   ['workers: 4', 'workers = 4', 'a section with min, max, providers'],

@@ -115,6 +115,10 @@ function* entryFaults(entry: ProviderChecked, i: number): Generator<ProviderFaul
     const fix = `remove it; ${WITH_DEVICES.join(' and ')} have it`;
     yield { at: [i, 'device_id'], value: device_id, what: `${name} has no choice of devices`, fix };
   }
+  if (name === 'webgpu' && entry.sessions !== undefined && entry.sessions > 1) {
+    const what = 'two threads that run on WebGPU at the same time end the process';
+    yield { at: [i, 'sessions'], value: entry.sessions, what, fix: 'remove it; there will be one worker' };
+  }
   const known = OPTIONS[name];
   for (const [key, value] of Object.entries(options)) {
     const check = known[key];

@@ -60,7 +60,7 @@ export function threadsMost(
   const most = Math.min(max, ...specs.map((spec) => sessionsMax(spec.providers ?? providers)));
   if (most < min) {
     const what = `${most} ${most === 1 ? 'worker' : 'workers'} instead of ${min}`;
-    notice('warn', 'WORKERS_LIMITED', `${what}: a model's provider allows no more sessions on its device`);
+    notice('warn', 'WORKERS_LIMITED', `${what}: a model's provider allows no more sessions`);
   }
   return most;
 }

@@ -38,8 +38,12 @@ export function deviceOf({ deviceIds }: ProviderSpec, seat: number): number | un
   return deviceIds[seat % Math.max(1, deviceIds.length)];
 }
 
-/** At most so many workers, or this model would have more sessions on a device than it may. */
+/**
+ * At most so many workers. Two threads that run on WebGPU at the same time end the process (ONNX Runtime's
+ * WebGPU provider has one context for all of it, and no locks: seen with 1.30).
+ */
 export function sessionsMax(entries: readonly ProviderEntry[]): number {
+  if (entries.some((entry) => providerSpec(entry).name === 'webgpu')) return 1;
   // Only the first counts: the others take over when it cannot be had, and then for all.
   const first = entries[0];
   if (first === undefined) return Number.POSITIVE_INFINITY;
