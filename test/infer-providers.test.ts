@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { reasonOf } from '../src/infer/ladder.ts';
 import { type Pool, type PoolOptions, startPool } from '../src/infer/pool.ts';
 import type { ModelSpec } from '../src/infer/protocol.ts';
 import { channels, type NoticeReport } from '../src/observe/channels.ts';
@@ -79,6 +80,22 @@ test('CUDA that is really not there: the model runs on the CPU where that is in 
   expect(running.running.compromises()).toEqual([
     expect.stringMatching(/^same_float32@1 runs on cpu in 2 workers, not on cuda: .*Failed to load shared/),
   ]);
+});
+
+test('reasons are shortened to what a person can use', () => {
+  const signature =
+    '/onnxruntime_src/core/cuda_call.cc:154 std::conditional_t<THRW, void> [with ERRTYPE = X] ';
+  const tail = ' ; GPU=-1 ; hostname=vm ; file=/onnxruntime_src/x.cc ; line=352 ; expr=cudaSetDevice(0); ';
+  const driver = 'CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version';
+  expect(reasonOf(`${signature}${driver}${tail}\n\n`)).toBe(driver);
+  const adapter = 'Failed to get a WebGPU adapter: No supported adapters';
+  expect(reasonOf(`/onnxruntime_src/webgpu_context.cc:136 a::b() adapter was false. ${adapter}\n`)).toBe(
+    adapter,
+  );
+  expect(reasonOf('OrtSessionOptionsAppendExecutionProvider_Cuda: Failed to load shared library')).toMatch(
+    /^OrtSession.* shared library \(deploy\/setup\.sh --cuda fetches what is missing/,
+  );
+  expect(reasonOf('plain words\nand more')).toBe('plain words');
 });
 
 test('where it is not, the model is not served, and says what it lacks; others are', async () => {

@@ -58,9 +58,7 @@ test('without a GPU the model runs on the CPU, and says what WebGPU lacks', {
 }, async () => {
   const answer = await answerWith(noDriver);
   expect(answer.sessions).toEqual([{ slot: 0, provider: 'cpu', count: 1 }]);
-  expect(answer.fallbacks).toEqual([
-    expect.stringMatching(/not on webgpu: .*Failed to get a WebGPU adapter/),
-  ]);
+  expect(answer.fallbacks).toEqual([expect.stringMatching(/not on webgpu: Failed to get a WebGPU adapter/)]);
 });
 
 test.skipIf(driver === undefined)(

@@ -4,7 +4,7 @@ import { poolOptions } from '../engine/models.ts';
 import type { FieldSpec } from '../infer/handler.ts';
 import type { ModelPlan } from '../infer/plan.ts';
 import { startPool } from '../infer/pool.ts';
-import { rowsPerSecond } from '../infer/profile.ts';
+import { choiceText, rowsPerSecond } from '../infer/profile.ts';
 import type { BucketProfile, LoadedModel, ModelProblem, ModelSpec } from '../infer/protocol.ts';
 import { loadNative } from '../native.ts';
 import { scanModels } from '../repository/repository.ts';
@@ -29,6 +29,8 @@ export interface ModelReport {
   readonly runMsMax: number;
   /** What batches take, by their rows. */
   readonly profile: readonly BucketProfile[];
+  /** A provider that it does not run on, or small batches, and why. */
+  readonly notes: readonly string[];
 }
 
 /** Exit code 0 when all models are well, 1 when there is none or one has a problem. */
@@ -47,8 +49,13 @@ export async function reportModels(config: Config): Promise<ModelReport[]> {
   if (specs.length === 0) return problems.map(broken);
   const native = loadNative(config.native).native !== null;
   const pool = await startPool({ ...poolOptions(config), specs, native, threadsMin: 1, threads: 1 });
+  const reports = pool.loaded.map((loaded, at): ModelReport => {
+    const plan = pool.plans[at]!;
+    const small = choiceText(plan.profile, plan.choice, plan.runMsMax);
+    const notes = [...pool.running.compromises(loaded.slot), small].filter((note) => note !== '');
+    return { ...report(specs[loaded.slot]!, loaded, plan), notes };
+  });
   await pool.stop();
-  const reports = pool.loaded.map((loaded, at) => report(specs[loaded.slot]!, loaded, pool.plans[at]!));
   reports.push(...[...problems, ...pool.problems].map(broken));
   return reports.sort((a, b) => (a.name < b.name ? -1 : 1));
 }
@@ -57,14 +64,14 @@ function report(spec: ModelSpec, loaded: LoadedModel, plan: ModelPlan): ModelRep
   const { name, version, description, rowsMax } = spec;
   const { fields, predicts, provider } = loaded;
   const { rowsMax: batchRows, runMsMax, profile } = plan;
-  const measured = { rowsMax, batchRows, runMsMax, profile: profile.buckets };
+  const measured = { rowsMax, batchRows, runMsMax, profile: profile.buckets, notes: [] };
   const found = { inputs: fields, outputs: predicts, provider, ...measured };
   return { name, version, status: 'ok', problem: '', description, ...found };
 }
 
 function broken({ model, message }: ModelProblem): ModelReport {
   const [name = model, version] = model.split('@');
-  const unmeasured = { rowsMax: 0, batchRows: 0, runMsMax: 0, profile: [] };
+  const unmeasured = { rowsMax: 0, batchRows: 0, runMsMax: 0, profile: [], notes: [] };
   const nothing = { description: '', inputs: [], outputs: [], provider: '', ...unmeasured };
   return {
     name,
@@ -115,12 +122,13 @@ export function formatModels(reports: readonly ModelReport[], path: string): str
       .join('  ')
       .trimEnd();
   const parts = [line(head)];
-  reports.forEach(({ description, inputs, outputs, problem, profile }, at) => {
+  reports.forEach(({ description, inputs, outputs, problem, profile, notes }, at) => {
     parts.push(line(rows[at]!));
     if (description !== '') parts.push(`    ${description}`);
     if (inputs.length > 0) parts.push(`    in:  ${inputs.map(fieldText).join(', ')}`);
     if (outputs.length > 0) parts.push(`    out: ${outputs.map(fieldText).join(', ')}`);
     if (profile.length > 0) parts.push(`    ms:  ${profileText(profile)}`);
+    for (const note of notes) parts.push(`    ${note}`);
     if (problem !== '') parts.push(`    ${problem}`);
   });
   return `${parts.join('\n')}\n`;

@@ -58,8 +58,7 @@ export class Ladder {
   /** The provider opened last will not do. */
   leave(error: unknown): void {
     const { name } = providerSpec(this.#options.providers[this.#at]!);
-    const [reason] = messageOf(error).trim().split('\n');
-    this.left.push({ provider: name, reason: reason! });
+    this.left.push({ provider: name, reason: reasonOf(messageOf(error)) });
   }
 
   /** Opens the next provider that takes the model. Rejects with an Error when none does. */
@@ -87,4 +86,18 @@ export class Ladder {
       `model.onnx: none of its providers can run it (${reasons}); add cpu to the list to let it run there`,
     );
   }
+}
+
+/** What a person can use of ONNX Runtime's messages, which begin with signatures of its C++. */
+export function reasonOf(message: string): string {
+  const [first = ''] = message.trim().split('\n');
+  if (first.includes('Failed to load shared library')) {
+    return `${first} (deploy/setup.sh --cuda fetches what is missing, or names it)`;
+  }
+  // "... = void] CUDA failure 35: CUDA driver version is insufficient ... ; GPU=-1 ; hostname=... ; file=..."
+  const failure = /\b(?:CUDA|CUBLAS|CUDNN|CURAND|CUFFT) failure \d+: [^;]*/.exec(first);
+  if (failure !== null) return failure[0].trim();
+  // "/onnxruntime_src/...cc:136 ... was false. Failed to get a WebGPU adapter: ..."
+  const said = first.startsWith('/onnxruntime_src/') ? first.split(' was false. ')[1] : undefined;
+  return said ?? first;
 }

@@ -82,9 +82,10 @@ export class Running {
     );
   }
 
-  /** One sentence for each model that does not run on its first provider everywhere. */
-  compromises(): string[] {
+  /** One sentence for each model, or this one, that does not run on its first provider everywhere. */
+  compromises(only: number | null = null): string[] {
     return this.sessions().flatMap(({ slot, provider, count }) => {
+      if (only !== null && only !== slot) return [];
       const spec = this.#specs.find((one) => one.slot === slot);
       const [first] = spec?.providers ?? this.#providers;
       if (first === undefined || providerSpec(first).name === provider) return [];
