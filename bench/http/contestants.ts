@@ -1,5 +1,6 @@
 /** Who serves the model over HTTP, and how each is started. */
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { freePort } from '../../src/redis/embedded.ts';
 import { engineConfig } from '../e2e/engine.ts';
@@ -98,7 +99,7 @@ const mlserver: HttpContestant = {
       http_port: port,
       grpc_port: await freePort(),
       metrics_port: await freePort(),
-      // A process of its own for the model costs more than this model does.
+      // In the server's own process: with one or two for the model it was no faster.
       parallel_workers: 0,
       // No access log.
       debug: false,
@@ -137,7 +138,7 @@ const bentoml: HttpContestant = {
 
 const ray: HttpContestant = {
   name: 'ray',
-  what: `Ray Serve 2.60, @serve.batch (${BATCH}, ${BATCH_WAIT_S * 1000} ms), high throughput behind HAProxy`,
+  what: `Ray Serve 2.60, @serve.batch (${BATCH}, ${BATCH_WAIT_S * 1000} ms), its mode for high throughput`,
   form: 'rows',
   ...python('ray', '/predict', async ({ directory }, port) => ({
     argv: ['python', join(PYTHON, 'ray_server.py'), `${port}`, MODEL_PATH],
@@ -158,13 +159,34 @@ const ray: HttpContestant = {
   })),
 };
 
+const uvicorn = (workers: number) =>
+  python('fastapi', '/predict', async (_site, port) => {
+    const quiet = ['--no-access-log', '--log-level', 'warning'];
+    return {
+      argv: ['uvicorn', 'fastapi_server:app', '--port', `${port}`, '--workers', `${workers}`, ...quiet],
+    };
+  });
+
 const fastapi: HttpContestant = {
   name: 'fastapi',
   what: 'FastAPI on uvicorn with uvloop, httptools and orjson, by hand: the model runs in the event loop',
   form: 'rows',
-  ...python('fastapi', '/predict', async (_site, port) => ({
-    argv: ['uvicorn', 'fastapi_server:app', '--port', `${port}`, '--no-access-log', '--log-level', 'warning'],
-  })),
+  ...uvicorn(1),
 };
 
-export const httpContestants: readonly HttpContestant[] = [subito, mlserver, litserve, bentoml, ray, fastapi];
+const fastapiCores: HttpContestant = {
+  name: 'fastapi-cores',
+  what: 'the same, one process for each core',
+  form: 'rows',
+  ...uvicorn(availableParallelism()),
+};
+
+export const httpContestants: readonly HttpContestant[] = [
+  subito,
+  mlserver,
+  litserve,
+  bentoml,
+  ray,
+  fastapi,
+  fastapiCores,
+];
