@@ -53,7 +53,7 @@ type SessionClass = new (...args: unknown[]) => { run(...args: unknown[]): unkno
 /** The methods of an addon's class cannot be replaced, but overridden. */
 function watched(Session: SessionClass): SessionClass {
   // A clock of the thread that is right at any moment; Node's own is brought up to date by the kernel's tick,
-  // which falls between the runs. Loaded as a file of its own, so that the program under test is not led to it.
+  // which falls between the runs.
   const { native } = loadNative('auto');
   if (native === null) return Session;
   return class extends Session {

@@ -97,6 +97,12 @@ const relations: readonly Relation[] = [
   { left: 'pingMs', atLeast: ['helloMsMax'], why: 'a connection is pinged only once it has said hello' },
 ];
 
+/** Limits that have an upper bound of their own. */
+const bounds: readonly { readonly name: LimitName; readonly atMost: number; readonly why: string }[] = [
+  // Lua puts no more than some 8,000 values on its stack (LUAI_MAXCSTACK).
+  { name: 'batchRowsMax', atMost: 4096, why: 'Redis acknowledges a batch in one call of a script' },
+];
+
 /** payloadBytesMax -> payload_bytes_max, the name in the configuration. */
 export function configName(name: string): string {
   return name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
@@ -109,6 +115,10 @@ export function limitProblems(limits: Limits): string[] {
     if (!Number.isSafeInteger(value) || value < 1) {
       problems.push(`limits.${configName(name)} is ${value}: it must be a whole number of at least 1`);
     }
+  }
+  for (const { name, atMost, why } of bounds) {
+    if (limits[name] <= atMost) continue;
+    problems.push(`limits.${configName(name)} is ${limits[name]}: it must be at most ${atMost}, for ${why}`);
   }
   for (const { left, atLeast, why } of relations) {
     const sum = atLeast.reduce((total, name) => total + limits[name], 0);

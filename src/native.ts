@@ -82,7 +82,7 @@ export interface Native {
    */
   createDecoder(plan: Uint8Array): NativeDecode | null;
   createEncoder(plan: Uint8Array): NativeEncode | null;
-  /** Processor time of the calling thread, microseconds; for measuring. */
+  /** Processor time of the calling thread, microseconds. For the benchmarks; it has no twin. */
   threadCpuUs(): number;
   openBatch(options: NativeBatchOptions): NativeBatch;
   /**

@@ -386,9 +386,8 @@ test('no secret is ever shown, in errors or by redact', () => {
   // What cannot be one is shown: it helps.
   expect(failure(() => fromYaml('log: {levl: debug}')).message).toContain('log.levl = "debug"');
   expect(failure(() => fromYaml('gateway: {port: x1}')).message).toContain('gateway.port = "x1"');
-  const config = loadConfig({
-    env: { SUBITO_REDIS_PASSWORD: 'geheim', SUBITO_REDIS_URL: 'redis://h' },
-  });
+  const given = { SUBITO_REDIS_PASSWORD: 'geheim', SUBITO_REDIS_URL: 'redis://h' };
+  const config = loadConfig({ env: given });
   expect(JSON.stringify(config)).toContain('geheim');
   expect(JSON.stringify(redact(config))).not.toContain('geheim');
 });

@@ -12,6 +12,13 @@ test('a broken relation names both limits and both values', () => {
   ]);
 });
 
+test('a limit with an upper bound says the bound and the reason', () => {
+  expect(limitProblems({ ...limitsDefault, batchRowsMax: 4096 })).toEqual([]);
+  expect(limitProblems({ ...limitsDefault, batchRowsMax: 4097 })).toEqual([
+    expect.stringMatching(/^limits\.batch_rows_max is 4097: it must be at most 4096, for Redis acknowledges/),
+  ]);
+});
+
 test('an entry must hold the sum of its parts, not just the largest', () => {
   const limits = { ...limitsDefault, entryBytesMax: limitsDefault.payloadBytesMax };
   expect(limitProblems(limits)).toHaveLength(1);

@@ -28,7 +28,7 @@ test('config show prints what results, as a file that loads again, without secre
   const shown = await subito(['config', 'show', '--json'], env);
   expect(shown).toMatchObject({ code: 0, err: '' });
   const config = JSON.parse(shown.out) as { redis: unknown; latency: unknown };
-  expect(config.latency).toEqual({ target_ms: 7 });
+  expect(config.latency).toEqual({ target_ms: 7, infer_share: 0.35 });
   expect(config.redis).toEqual({ url: 'redis://127.0.0.1:6379', password: '***' });
   // Every key that is shown is one that a file takes.
   const file = join(dir, 'shown.yaml');

@@ -1,8 +1,8 @@
 // What the addon does for batches on the main thread, against its twins: entries that it takes into rows, and
 // rows that it writes for the commit script; random, odd, cut off and broken.
 import { unpackMultiple } from 'msgpackr';
-import { beforeAll, describe, expect, test } from 'vitest';
-import { loadNative, type Native, type NativeBatchOptions } from '../src/native.ts';
+import { describe, expect, test } from 'vitest';
+import type { Native, NativeBatchOptions } from '../src/native.ts';
 import { nativeWriteRows, type WriteRows, writeRows } from '../src/publish/rows.ts';
 import { CommandWriter, encodeBulk } from '../src/redis/resp.ts';
 import { StreamReplyParser } from '../src/redis/stream-reply.ts';
@@ -19,6 +19,7 @@ import {
   type RowSpec,
   tensor,
 } from './support/batches.ts';
+import { native as found } from './support/native.ts';
 import { forSeeds, type Random } from './support/random.ts';
 import { newBatch } from './support/settle.ts';
 
@@ -32,12 +33,7 @@ const LANES = [
 ];
 const TRACE = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';
 
-let native: Native;
-
-beforeAll(() => {
-  const choice = loadNative('on');
-  native = choice.native as Native;
-});
+const native = found as Native;
 
 function bench(withNative: boolean): Bench {
   const made = intakeBench(LANES, { ...LIMITS, native: withNative ? native : null });
@@ -183,7 +179,7 @@ function run(
   return { events, many };
 }
 
-describe('entries', () => {
+describe.runIf(found !== null)('entries', () => {
   test('taken as the twin takes them, odd and broken ones too', { timeout: 120_000 }, () => {
     let many = 0;
     forSeeds(4000, (random) => {
@@ -326,18 +322,21 @@ describe('rows for the commit script', () => {
     expect(unpackMultiple(body)).toEqual(columns);
   });
 
-  test('are the same from the addon, whatever the lengths, and while the buffer grows', () => {
-    forSeeds(2000, (random) => {
-      const { batch, picked } = randomRows(random);
-      const { lanes } = bench(false);
-      const lane = { ...lanes[0]!, featuresBytes: 4, inputs: [tensor('features', 1)] };
-      batch.handle = openNative(native, lane, batch, { ...INTAKE_LIMITS, entryBytesMax: 100 });
-      const expected = written(writeRows, random, batch, picked);
-      expect(written(nativeWriteRows(native), random, batch, picked).equals(expected)).toBe(true);
-    });
-  });
+  test.runIf(found !== null)(
+    'are the same from the addon, whatever the lengths, and while the buffer grows',
+    () => {
+      forSeeds(2000, (random) => {
+        const { batch, picked } = randomRows(random);
+        const { lanes } = bench(false);
+        const lane = { ...lanes[0]!, featuresBytes: 4, inputs: [tensor('features', 1)] };
+        batch.handle = openNative(native, lane, batch, { ...INTAKE_LIMITS, entryBytesMax: 100 });
+        const expected = written(writeRows, random, batch, picked);
+        expect(written(nativeWriteRows(native), random, batch, picked).equals(expected)).toBe(true);
+      });
+    },
+  );
 
-  test('of a row table that points outside of the outputs are refused', () => {
+  test.runIf(found !== null)('of a row table that points outside of the outputs are refused', () => {
     const { lanes } = bench(true);
     const batch = lanes[0]!.all[0]!;
     batch.rows = 1;

@@ -1,13 +1,13 @@
 // How the addon is found, chosen and refused. What its pieces do is tested beside their twins.
 import { execFile, execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { afterAll, expect, test } from 'vitest';
 import { loadConfig } from '../src/config.ts';
-import { loadNative, NATIVE_ABI, type Native, nativePaths, nativeText } from '../src/native.ts';
+import { loadNative, NATIVE_ABI, nativePaths, nativeText } from '../src/native.ts';
 
 const run = promisify(execFile);
 const dir = mkdtempSync(join(tmpdir(), 'subito-native-'));
@@ -27,7 +27,7 @@ const built = nativePaths(process.platform, process.arch);
 test.runIf(canBuild)('where there is a compiler, the addon is there and of this version', () => {
   const { native, why } = loadNative('auto');
   expect(native?.abi, why).toBe(NATIVE_ABI);
-  const { version } = JSON.parse(JSON.stringify({ version: native?.version })) as Native;
+  const { version } = JSON.parse(readFileSync('package.json', 'utf8')) as { version: string };
   expect(why).toMatch(new RegExp(`^native/(build|prebuilds)/.*subito\\.node, version ${version}$`));
 });
 

@@ -148,6 +148,8 @@ export class Intake {
     const { native = null, batcher, deadlineMsDefault } = this.#options;
     const lane = this.#lastLanes[stream.index] ?? stream.lane;
     if (native === null || lane === null) return taken;
+    // No slab for a lane that only may be the next one's.
+    if (lane !== stream.lane && lane.open === null) return taken;
     const batch = batcher.open(lane, false);
     if (batch === null || batch.handle === null) return taken;
     const fill = this.#fill;

@@ -8,8 +8,8 @@ import { slabLayout } from '../../src/schedule/slab.ts';
 export const { native } = loadNative('auto');
 
 /**
- * Standard libraries before that of g++ 11 cannot convert doubles of many digits as JSON.parse does; built with
- * such a one, the addon leaves them to the twin.
+ * Standard libraries before that of g++ 11 cannot convert doubles of many digits as JSON.parse does; built
+ * with such a one, the addon leaves them to the twin.
  */
 export const longNumbers = ((): boolean => {
   if (native === null) return false;
