@@ -28,7 +28,7 @@ test('server, health and model metadata', async () => {
   expect(await (await get(started, '/v2')).json()).toEqual({
     name: 'subito',
     version: '1.2.3',
-    extensions: [],
+    extensions: ['binary_tensor_data'],
   });
   expect(await (await get(started, '/v2/health/live')).json()).toEqual({ live: true });
   expect(await (await get(started, '/v2/health/ready')).json()).toEqual({ ready: true });
@@ -321,7 +321,8 @@ test('bodies too large, announced or not, and bodies of another type', async () 
   expect(chunked).toMatch(/^HTTP\/1.1 413 /);
   const binary = { 'content-type': 'application/octet-stream' };
   expect((await post(started, INFER, '{}', binary)).status).toBe(415);
-  expect((await post(started, INFER, '{}', { 'inference-header-content-length': '2' })).status).toBe(415);
+  const xml = { 'content-type': 'text/xml', 'inference-header-content-length': '2' };
+  expect((await post(started, INFER, '{}', xml)).status).toBe(415);
   // What curl -d sends.
   const form = { 'content-type': 'application/x-www-form-urlencoded' };
   expect((await post(started, INFER, { data: {} }, form)).status).toBe(200);

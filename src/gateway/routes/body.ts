@@ -61,21 +61,38 @@ export function plainRequest(
   if (bytes.includes(BACKSLASH)) return null;
   const lists = listsOf(bytes);
   const fields = lists === null ? null : parseAround(bytes, lists);
-  const inputs = fields?.['inputs'];
-  if (lists === null || fields === null || !Array.isArray(inputs) || inputs.length !== tensors.length) {
-    return null;
-  }
+  if (lists === null || fields === null) return null;
+  return plainRows(fields, tensors, rowsMax, (input, tensor, rows) => {
+    const list = lists[input.data as number];
+    return list === undefined ? null : readColumn(bytes, list, tensor, rows);
+  });
+}
+
+/** An input that has the name, type and shape of a tensor of the model. */
+export interface PlainInput {
+  readonly name: string;
+  readonly data?: unknown;
+}
+
+/** `column` gives all rows of one input, as the tensor has them, or null. */
+export function plainRows(
+  fields: PlainRequest['fields'],
+  tensors: readonly TensorSpec[],
+  rowsMax: number,
+  column: (input: PlainInput, tensor: TensorSpec, rows: number) => Uint8Array | null,
+): PlainRequest | null {
+  const { inputs } = fields;
+  if (!Array.isArray(inputs) || inputs.length !== tensors.length) return null;
   let rows = 0;
   const columns: Uint8Array[] = [];
   for (const tensor of tensors) {
     const input = inputs.find((one: { name?: unknown } | null) => one?.name === tensor.name);
     const count = rowsIn(input, tensor);
-    const list = lists[input?.data];
-    if (count < 1 || count > rowsMax || (rows !== 0 && count !== rows) || list === undefined) return null;
+    if (count < 1 || count > rowsMax || (rows !== 0 && count !== rows)) return null;
     rows = count;
-    const column = readColumn(bytes, list, tensor, rows);
-    if (column === null) return null;
-    columns.push(column);
+    const bytes = column(input as PlainInput, tensor, rows);
+    if (bytes === null) return null;
+    columns.push(bytes);
   }
   return { fields, rows, row: rowReader(columns, tensors) };
 }

@@ -18,7 +18,7 @@ export interface RequestHead {
   readonly contentType: string;
   readonly contentLength: string;
   readonly ifNoneMatch: string;
-  /** The binary extension of the Open Inference Protocol announces itself with this. */
+  /** Bytes of the JSON in front of binary tensors; only requests that bring some say it. */
   readonly inferenceHeaderLength: string;
 }
 
@@ -104,6 +104,17 @@ export class Exchange {
   /** Answers with what is JSON already. */
   jsonText(status: number, text: string): void {
     this.#reply(status, JSON_PAIRS, text, false);
+  }
+
+  /** JSON and the tensors behind it. */
+  binary(status: number, text: string, parts: readonly Buffer[]): void {
+    const json = Buffer.from(text, 'utf8');
+    const headers = {
+      'content-type': 'application/octet-stream',
+      'cache-control': 'no-store',
+      'inference-header-content-length': `${json.length}`,
+    };
+    this.reply(status, headers, Buffer.concat([json, ...parts]));
   }
 
   /** The error form of the Open Inference Protocol, with a code for programs. */

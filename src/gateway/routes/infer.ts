@@ -13,11 +13,15 @@ import { decodeOutputs, parseJsonObject, recode } from '../codec.ts';
 import type { FieldLimits } from '../fields.ts';
 import { optionalDeadlineMs, optionalText } from '../fields.ts';
 import { Malformed } from '../msgpack.ts';
+import type { BinaryBody } from './binary.ts';
+import { elementBytes, plainBinary, splitBody, withValues } from './binary.ts';
+import type { PlainRequest } from './body.ts';
 import { plainRequest } from './body.ts';
 import type { RowAnswer, RowFailure } from './fan.ts';
 import { fanOut } from './fan.ts';
 import type { Exchange, RequestHead } from './http.ts';
 import { OutputTexts } from './outputs.ts';
+import type { OutputTensor } from './tensors.ts';
 import { rowsOf, tensorsOf } from './tensors.ts';
 
 export interface InferOptions {
@@ -36,6 +40,8 @@ type Fields = Readonly<Record<string, unknown>>;
 /** `curl -d` says form-urlencoded unless told otherwise, and means JSON. */
 const JSON_TYPES = /^(application\/(json|[\w.-]+\+json|x-www-form-urlencoded)|text\/plain)?\s*(;|$)/i;
 
+const BINARY_TYPE = /^application\/octet-stream\s*(;|$)/i;
+
 export function inferRoute(
   options: InferOptions,
   name: string,
@@ -43,19 +49,24 @@ export function inferRoute(
   head: RequestHead,
   exchange: Exchange,
 ): void {
-  if (!JSON_TYPES.test(head.contentType) || head.inferenceHeaderLength !== '') {
-    const message = 'send JSON with content-type application/json; the binary extension is not spoken here';
+  const { contentType, inferenceHeaderLength } = head;
+  const isBinary = inferenceHeaderLength !== '';
+  if (!JSON_TYPES.test(contentType) && !(isBinary && BINARY_TYPE.test(contentType))) {
+    const message =
+      'send JSON with content-type application/json; or binary tensors behind it, as ' +
+      'application/octet-stream with inference-header-content-length';
     exchange.error(415, 'unsupported_media_type', message, {}, true);
     return;
   }
   exchange.readBody(head, options.limits.httpBodyBytesMax, (bytes) => {
     guarded(exchange, () => {
-      const plain = model.tensors === null ? null : plainRequest(bytes, model.tensors, REQUEST_ROWS_MAX);
+      const split = isBinary ? splitBody(bytes, inferenceHeaderLength) : null;
+      const plain = plainOf(model, bytes, split);
       if (plain !== null) {
         inferTensors(options, name, model, plain.fields, { ...plain, raw: true }, exchange);
         return;
       }
-      const body = parseJsonObject(bytes);
+      const body = split === null ? parseJsonObject(bytes) : withValues(split);
       if (body['inputs'] === undefined && body['data'] !== undefined) {
         inferEvent(options, name, body, exchange);
         return;
@@ -65,6 +76,14 @@ export function inferRoute(
       inferTensors(options, name, model, body, { rows: rows.length, row, raw: false }, exchange);
     });
   });
+}
+
+/** The short way, where there is one. */
+function plainOf({ tensors }: ModelInfo, bytes: Buffer, split: BinaryBody | null): PlainRequest | null {
+  if (tensors === null) return null;
+  return split === null
+    ? plainRequest(bytes, tensors, REQUEST_ROWS_MAX)
+    : plainBinary(split, tensors, REQUEST_ROWS_MAX);
 }
 
 /** Both the socket library and the engine call back here, and neither can do anything with an exception. */
@@ -139,7 +158,7 @@ function inferTensors(
   const parameters = body['parameters'] ?? {};
   if (typeof parameters !== 'object') throw new InvalidEvent('parameters', 'must be an object');
   const { key, deadlineMs } = eventFields(parameters as Fields, options.limits);
-  const wanted = wantedOutputs(body['outputs']);
+  const wanted = wantedOutputs(body['outputs'], (parameters as Fields)['binary_data_output'] === true);
   const fan = {
     rows,
     window: Math.min(model.rowsMax, WINDOW_ROWS_MAX),
@@ -161,17 +180,29 @@ function jsonText(outputs: Uint8Array): string {
   return Buffer.from(buffer, byteOffset, byteLength).toString('utf8');
 }
 
-/** Names of the outputs that are asked for; null for all of them. */
-function wantedOutputs(outputs: unknown): ReadonlySet<string> | null {
-  if (outputs === undefined || outputs === null) return null;
-  if (!Array.isArray(outputs)) throw new InvalidEvent('outputs', 'must be a list');
-  if (outputs.length === 0) return null;
-  return new Set(
-    outputs.map((output: { name?: unknown } | null, i) => {
-      if (typeof output?.name === 'string') return output.name;
-      throw new InvalidEvent(`outputs[${i}].name`, 'must be a string');
-    }),
-  );
+/** Which outputs are asked for, and which of them in binary. */
+interface Wanted {
+  /** Null: all. */
+  readonly names: ReadonlySet<string> | null;
+  readonly binary: (name: string) => boolean;
+  readonly isBinary: boolean;
+}
+
+/** `isBinary`: unless an output says otherwise. */
+function wantedOutputs(outputs: unknown, isBinary: boolean): Wanted {
+  if (outputs !== undefined && outputs !== null && !Array.isArray(outputs)) {
+    throw new InvalidEvent('outputs', 'must be a list');
+  }
+  if (!outputs || outputs.length === 0) return { names: null, binary: () => isBinary, isBinary };
+  const binary = new Map<string, boolean>();
+  for (const [i, output] of outputs.entries()) {
+    const { name, parameters } = (output ?? {}) as { name?: unknown; parameters?: Fields | null };
+    if (typeof name !== 'string') throw new InvalidEvent(`outputs[${i}].name`, 'must be a string');
+    binary.set(name, (parameters?.['binary_data'] ?? isBinary) === true);
+  }
+  const names = new Set(binary.keys());
+  const any = [...binary.values()].includes(true);
+  return { names, binary: (name) => binary.get(name) === true, isBinary: any };
 }
 
 /** By model; one is made once. */
@@ -191,43 +222,55 @@ function replyTensors(
   id: string,
   model: ModelInfo,
   rows: readonly RowAnswer[],
-  wanted: ReadonlySet<string> | null,
+  wanted: Wanted,
 ): void {
   const texts = rows.map((row) => row.outputs);
-  const outputs = outputTextsOf(model).join(texts, wanted) ?? tensorsText(exchange, model, texts, wanted);
-  if (outputs === null) return;
+  const joined = wanted.isBinary ? null : outputTextsOf(model).join(texts, wanted.names);
+  const tensors = joined === null ? tensorsWanted(exchange, model, texts, wanted) : [];
+  if (tensors === null) return;
+  const parts: Buffer[] = [];
+  const outputs = joined ?? JSON.stringify(tensors.map((tensor) => placed(tensor, wanted, parts)));
   const [name, version] = splitModel(rows[0]!.model);
   const modelText = JSON.stringify(name === '' ? model.name : name);
   const versionText = JSON.stringify(version === '' ? String(model.version) : version);
   const idText = id === '' ? '' : `"id":${JSON.stringify(id)},`;
   const status = rows.some((row) => row.status === 'degraded') ? 'degraded' : 'ok';
-  exchange.jsonText(
-    200,
+  const text =
     `{"model_name":${modelText},"model_version":${versionText},${idText}` +
-      `"parameters":{"status":"${status}"},"outputs":${outputs}}`,
-  );
+    `"parameters":{"status":"${status}"},"outputs":${outputs}}`;
+  if (parts.length > 0) exchange.binary(200, text, parts);
+  else exchange.jsonText(200, text);
+}
+
+/** What the JSON says of a tensor; its elements go to `parts` where they are wanted in binary. */
+function placed(tensor: OutputTensor, wanted: Wanted, parts: Buffer[]): Fields | OutputTensor {
+  const bytes = wanted.binary(tensor.name) ? elementBytes(tensor) : null;
+  if (bytes === null) return tensor;
+  parts.push(bytes);
+  const { data: _elsewhere, parameters, ...rest } = tensor;
+  return { ...rest, parameters: { ...parameters, binary_data_size: bytes.length } };
 }
 
 /** Null: an output is asked for that is not there, and that was answered. */
-function tensorsText(
+function tensorsWanted(
   exchange: Exchange,
   model: ModelInfo,
   rows: readonly string[],
-  wanted: ReadonlySet<string> | null,
-): string | null {
+  { names }: Wanted,
+): OutputTensor[] | null {
   const isMap = (value: unknown) => typeof value === 'object' && value !== null && !Array.isArray(value);
   const values = rows.map((row) => JSON.parse(row) as unknown);
   const tensors = tensorsOf(
     values.map((value) => (isMap(value) ? (value as Fields) : {})),
     model.predicts,
   );
-  const outputs = wanted === null ? tensors : tensors.filter((tensor) => wanted.has(tensor.name));
-  for (const missing of wanted ?? []) {
+  const outputs = names === null ? tensors : tensors.filter((tensor) => names.has(tensor.name));
+  for (const missing of names ?? []) {
     if (outputs.some((tensor) => tensor.name === missing)) continue;
     exchange.error(400, 'invalid_request', `outputs: ${model.name} has no output ${missing}`);
     return null;
   }
-  return JSON.stringify(outputs);
+  return outputs;
 }
 
 function splitModel(model: string): [string, string] {

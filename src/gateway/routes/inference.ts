@@ -77,7 +77,7 @@ function modelRoute(
 }
 
 function serverMetadata(options: InferenceOptions, exchange: Exchange): void {
-  exchange.json(200, { name: 'subito', version: options.version, extensions: [] });
+  exchange.json(200, { name: 'subito', version: options.version, extensions: ['binary_tensor_data'] });
 }
 
 function health(backend: Backend, which: 'live' | 'ready', exchange: Exchange): void {
