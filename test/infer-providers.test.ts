@@ -268,6 +268,36 @@ test('workers share the devices, and who takes the place of a dead one has its d
   }
 }, 40_000);
 
+test('a model that one worker cannot load is not served by any, and says in which one; others are', async () => {
+  const providers = [{ name: 'cuda', deviceIds: [0, 1], sessions: null, options: {} }] as const;
+  const one = await copied('same_float32', { slot: 1, providers });
+  for (const absent of ['cuda/0', 'cuda/1']) {
+    await say('absent', absent);
+    // At the start, and in a worker that is added.
+    for (const threadsMin of [2, 1]) {
+      const running = await start([fixture('no_batch'), one], {
+        threadsMin,
+        profileMsMax: 10,
+        runMsMax: 1e-6,
+      });
+      expect(running.threadIds()).toHaveLength(2);
+      expect(running.loaded.map(({ slot }) => slot)).toEqual([0]);
+      expect(running.plans.map(({ slot }) => slot)).toEqual([0]);
+      expect(running.problems).toEqual([
+        {
+          model: 'same_float32@1',
+          lacksProvider: true,
+          message: expect.stringMatching(
+            /cuda: no such device is detected.*\(in thread \d+; 1 of 2 workers can load it\)$/,
+          ),
+        },
+      ]);
+      expect(running.running.sessions().map(({ slot }) => slot)).toEqual([0]);
+      await running.stop();
+    }
+  }
+});
+
 test('no more workers than sessions that a device may have', async () => {
   const two = [{ name: 'cuda', deviceIds: [0], sessions: 2, options: {} }, 'cpu'] as const;
   const running = await start([await copied('same_float32', { providers: two })], {

@@ -30,7 +30,7 @@ export function planModel(spec: ModelSpec, profile: ModelProfile, runMsDefault: 
   return { slot: spec.slot, rowsMax: choice.rows, runMsMax, choice, profile };
 }
 
-/** For those that are loaded; whoever runs the engine is told of what costs throughput. */
+/** For those that are loaded. */
 export function planModels(
   specs: readonly ModelSpec[],
   loaded: readonly LoadedModel[],
@@ -38,12 +38,11 @@ export function planModels(
 ): ModelPlan[] {
   return loaded.map(({ slot, profile }) => {
     const spec = specs.find((one) => one.slot === slot)!;
-    const plan = planModel(spec, profile, runMsDefault);
-    tellPlan(spec, plan);
-    return plan;
+    return planModel(spec, profile, runMsDefault);
   });
 }
 
+/** Whoever runs the engine is told of what costs throughput. */
 export function tellPlan({ name, version }: ModelSpec, { profile, choice, runMsMax }: ModelPlan): void {
   const text = choiceText(profile, choice, runMsMax);
   if (text === '') return;

@@ -25,7 +25,7 @@ import type {
   WorkerOptions,
 } from './protocol.ts';
 import { Running } from './running.ts';
-import { describeWorkers, profileModels, setThreads, unlessOneDies } from './start.ts';
+import { agreed, describeWorkers, profileModels, setThreads, unlessOneDies } from './start.ts';
 
 /** How often a thread that hangs in native code is looked at. */
 const HUNG_POLL_MS = 20;
@@ -345,20 +345,27 @@ export async function startPool(given: PoolOptions): Promise<Pool> {
   const arrived = new Int32Array(new SharedArrayBuffer(4));
   const late = setTimeout(() => void endWorkers(piscina, cells), options.loadMsMax);
   try {
-    const [first, ...others] = await describeWorkers(piscina, least, arrived);
-    for (const { running: news } of [first, ...others]) for (const one of news) running.record(one);
-    for (const { slot } of first.loaded) Atomics.store(succession, 1 + slot, 1);
+    let descriptions = await describeWorkers(piscina, least, arrived);
     const profiles = profileMsMax > 0 ? await profileModels(piscina, profileMsMax) : [];
-    const loaded = first.loaded.map((one) => ({ ...one, profile: profiles[one.slot] ?? one.profile }));
-    const plans = planModels(specs, loaded, options.runMsMax);
-    const threads = threadsWanted(plans, least, most);
+    const measured = (models: readonly LoadedModel[]) =>
+      models.map((one) => ({ ...one, profile: profiles[one.slot] ?? one.profile }));
+    const found = measured(agreed(descriptions).loaded);
+    const threads = threadsWanted(planModels(specs, found, options.runMsMax), least, most);
     setThreads(piscina, threads);
     if (threads > least) {
       asked = threads;
-      await unlessOneDies(piscina, describeWorkers(piscina, threads, arrived));
+      descriptions = await unlessOneDies(piscina, describeWorkers(piscina, threads, arrived));
     }
+    const { loaded: served, problems } = agreed(descriptions);
+    const loaded = measured(served);
+    // From here on a worker without one of them is none.
+    for (const { slot } of loaded) Atomics.store(succession, 1 + slot, 1);
+    for (const { running: news } of descriptions) {
+      for (const one of news) if (loaded.some(({ slot }) => slot === one.slot)) running.record(one);
+    }
+    const plans = planModels(specs, loaded, options.runMsMax);
+    for (const plan of plans) tellPlan(specs.find(({ slot }) => slot === plan.slot)!, plan);
     const crew = new Crew({ piscina, threads, succession, loadMsMax: options.loadMsMax });
-    const { problems } = first;
     return new Pool({ piscina, cells, seats, crew, running, loaded, problems, plans, threads }, options);
   } catch (error) {
     await endWorkers(piscina, cells);

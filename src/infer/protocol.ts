@@ -163,6 +163,7 @@ export interface DescribeTask {
 
 /** One worker's answer once it is warm. */
 export interface Description {
+  readonly thread: number;
   readonly loaded: readonly LoadedModel[];
   readonly problems: readonly ModelProblem[];
   /** What its models run on, and what they do not. */

@@ -4,7 +4,14 @@
  */
 import type { Piscina } from 'piscina';
 import { messageOf } from '../errors.ts';
-import type { DescribeTask, Description, ModelProfile, ProfileTask } from './protocol.ts';
+import type {
+  DescribeTask,
+  Description,
+  LoadedModel,
+  ModelProblem,
+  ModelProfile,
+  ProfileTask,
+} from './protocol.ts';
 
 /** Resolves with what each of `threads` workers says once all of them are warm. */
 export async function describeWorkers(
@@ -18,6 +25,35 @@ export async function describeWorkers(
     Array.from({ length: threads }, () => piscina.run(task, { name: 'describe' }) as Promise<Description>),
   );
   return answers as [Description, ...Description[]];
+}
+
+/** What can be served, and why the rest is not. */
+export interface Agreed {
+  readonly loaded: readonly LoadedModel[];
+  readonly problems: readonly ModelProblem[];
+}
+
+/**
+ * A batch goes to whichever worker is free, so only what all of them have loaded is served. They may differ:
+ * one GPU of several may be full.
+ */
+export function agreed(descriptions: readonly [Description, ...Description[]]): Agreed {
+  const [first] = descriptions;
+  const loaded = first.loaded.filter(({ slot }) =>
+    descriptions.every((one) => one.loaded.some((model) => model.slot === slot)),
+  );
+  const problems = new Map<string, ModelProblem>();
+  for (const { thread, problems: own } of descriptions) {
+    for (const problem of own) {
+      if (problems.has(problem.model)) continue;
+      const lacking = descriptions.filter((one) => one.problems.some(({ model }) => model === problem.model));
+      const have = descriptions.length - lacking.length;
+      const where = ` (in thread ${thread}; ${have} of ${descriptions.length} workers can load it)`;
+      const message = have === 0 ? problem.message : problem.message + where;
+      problems.set(problem.model, { ...problem, message });
+    }
+  }
+  return { loaded, problems: [...problems.values()] };
 }
 
 /** By slot; of one worker. */

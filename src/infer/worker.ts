@@ -137,7 +137,7 @@ export function describe({ arrived, threads }: DescribeTask): Description {
     Atomics.wait(arrived, 0, count);
   }
   const loaded = models.flatMap((model) => (model ? [model.parts.loaded] : []));
-  return { loaded, problems, running };
+  return { thread: threadId, loaded, problems, running };
 }
 
 /** By slot. */
@@ -159,17 +159,30 @@ export function ping(): void {}
 
 export async function infer(task: InferTask): Promise<InferResult> {
   const model = models[task.slot];
-  if (model === undefined) throw new Error(`no model is loaded in slot ${task.slot}`);
+  // It took a dead worker's place before anybody knew that this model is served.
+  if (model === undefined) return await giveBack(task, new Error(lackOf(task.slot)));
   try {
     return await model.infer(task);
   } catch (error) {
     if (!(error instanceof ProviderLost)) throw error;
-    // No event is to blame. Whoever waits for this batch takes it for one that had not begun; this worker
-    // ends, and others are tried until one has the provider again.
-    Atomics.store(new Int32Array(task.shared), task.first * ROW_COLUMNS + ROW.thread, 0);
-    setImmediate(() => {
-      throw error;
-    });
-    return await new Promise<never>(() => {});
+    return await giveBack(task, error);
   }
+}
+
+/**
+ * No event is to blame. Whoever waits for this batch takes it for one that had not begun; this worker ends,
+ * and others are tried until one can run it.
+ */
+async function giveBack(task: InferTask, why: Error): Promise<never> {
+  Atomics.store(new Int32Array(task.shared), task.first * ROW_COLUMNS + ROW.thread, 0);
+  setImmediate(() => {
+    throw why;
+  });
+  return await new Promise<never>(() => {});
+}
+
+function lackOf(slot: number): string {
+  const spec = specs.find((one) => one.slot === slot);
+  const label = `${spec?.name}@${spec?.version}`;
+  return problems.find(({ model }) => model === label)?.message ?? `${label} is not loaded in this worker`;
 }

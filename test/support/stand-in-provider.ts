@@ -2,7 +2,7 @@
  * In the place of InferenceSession.create: providers that the machine lacks are played by the CPU, which
  * behaves as files beside model.onnx say. The sessions are real, and so is what they compute.
  *
- *   absent        names of providers that cannot be opened
+ *   absent        names of providers that cannot be opened; `cuda/1`: on this device
  *   fault         names of providers on which every run fails, as after a lost CUDA context
  *   wrong         names of providers whose numbers are one too high
  *   slow          names of providers that take a millisecond more for each row
@@ -40,7 +40,8 @@ export const open: OpenSession = async (onnxPath, options) => {
     appendFileSync(join(dir, 'runs.ndjson'), `${JSON.stringify(line)}\n`);
   };
   log('open', 0);
-  if (says(dir, 'absent', provider)) throw new Error(`${provider}: no such device is detected`);
+  if (says(dir, 'absent', provider) || says(dir, 'absent', `${provider}/${device}`))
+    throw new Error(`${provider}: no such device is detected`);
   const session = await InferenceSession.create(onnxPath, { ...options, executionProviders: ['cpu'] });
   const run: InferenceSession['run'] = async (feeds: InferenceSession.FeedsType, ...rest: never[]) => {
     const first = feeds[session.inputNames[0]!]!;
