@@ -168,6 +168,57 @@ test('after a fault that lasts the model moves to the next provider, with the ba
   expect(runsOn('cuda')).toBe(before);
 });
 
+test('a next provider that takes longer to open than a batch may take: all batches run there', async () => {
+  const limits = { threads: 4, inferMsMax: 1000 };
+  const running = await start([await copied()], { providers: ['cuda', 'cpu'], ...limits });
+  const slabs = [0, 1, 2, 3].map((slab) => new HandMadeSlab(running, 0, 8, slab));
+  const threads = running.threadIds();
+  await say('held', 'cpu');
+  await say('fault', 'cuda');
+  const waiting = Promise.all(slabs.map((slab, k) => expectRuns(running, slab, [k])));
+  await sleep(1500);
+  await say('held', '');
+  await waiting;
+  expect(running.threadIds()).toEqual(threads);
+  expect(told('WORKER_HUNG')).toEqual([]);
+  await expect.poll(() => running.running.sessions()).toEqual([{ slot: 0, provider: 'cpu', count: 4 }]);
+}, 20_000);
+
+test('a next provider that takes too long to open: no batch is blamed, nobody tries the lost one', async () => {
+  const limits = { threads: 1, inferMsMax: 300, loadMsMax: 5000 };
+  const spec = await copied();
+  const running = await start([spec], { providers: ['cuda', 'cpu'], ...limits });
+  await say('held', 'cpu');
+  await say('fault', 'cuda');
+  const waiting = expectRuns(running, new HandMadeSlab(running, 0, 8, 0), [4, 5]);
+  await expect.poll(() => told('WORKER_HUNG'), { timeout: 8000 }).toHaveLength(1);
+  await say('held', '');
+  await waiting;
+  expect(told('WORKER_HUNG')).toEqual([expect.stringMatching(/^the next provider of slot 0 takes long/)]);
+  const opened = standInRuns(dir).filter(({ what }) => what === 'open');
+  expect(opened.map(({ provider }) => provider)).toEqual(['cuda', 'cpu', 'cpu']);
+}, 20_000);
+
+test('a batch has its full time from when a worker takes it', async () => {
+  const handlerPath = join(dir, 'busy.ts');
+  await writeFile(
+    handlerPath,
+    `export const handler = { fields: [], predicts: [], create: () => ({
+      decode(data, row) {
+        row.x[0] = data.x;
+        if (data.x > 0) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 700);
+      },
+      encode: (outputs) => ({ y: outputs.y }),
+    }) };`,
+  );
+  const spec = await copied('no_batch', { handlerPath });
+  const running = await start([spec], { threads: 1, inferMsMax: 1000 });
+  const slabs = [0, 1, 2].map((slab) => new HandMadeSlab(running, 0, 8, slab));
+  // One behind the other: the second is taken at 700 ms, and not over at 1000.
+  await Promise.all(slabs.map((slab) => slab.run(running, [{ x: 2 }])));
+  expect(told('WORKER_HUNG')).toEqual([]);
+});
+
 test('a worker that starts later does not try what has failed in use', async () => {
   const handlerPath = join(dir, 'exit.ts');
   await writeFile(
@@ -271,11 +322,12 @@ test('workers share the devices, and who takes the place of a dead one has its d
 test('a model that one worker cannot load is not served by any, and says in which one; others are', async () => {
   const providers = [{ name: 'cuda', deviceIds: [0, 1], sessions: null, options: {} }] as const;
   const one = await copied('same_float32', { slot: 1, providers });
+  const other = await copied('no_batch', {}, join(dir, '..', 'other', '1'));
   for (const absent of ['cuda/0', 'cuda/1']) {
     await say('absent', absent);
     // At the start, and in a worker that is added.
     for (const threadsMin of [2, 1]) {
-      const running = await start([fixture('no_batch'), one], {
+      const running = await start([other, one], {
         threadsMin,
         profileMsMax: 10,
         runMsMax: 1e-6,

@@ -46,8 +46,10 @@ export interface LoadOptions {
   readonly runMsMax?: number;
   /** For measuring a provider that is fallen back to. */
   readonly profileMsMax?: number;
-  /** The model runs on another provider from now on, because the one before it failed in use. */
+  /** A provider failed in use; what becomes of the model: see RescueSteps. */
+  readonly onLeave?: (at: number) => void;
   readonly onMove?: (move: Move) => void;
+  readonly onLost?: () => void;
 }
 
 export interface Loading {
@@ -138,13 +140,15 @@ class Loader {
   async load(next: Next): Promise<{ model: Model; warmed: Warmed }> {
     const graph = await this.#graph(next.session);
     const { ladder, options } = this.#around;
-    const { onMove } = options;
+    const { onLeave = () => {}, onMove = () => {}, onLost = () => {} } = options;
     const rescue = rescueBy(ladder, {
       stillRuns: async (session) => {
         await runSample(session, graph.joined, graph.served, graph.sample, 1);
       },
       prove: (other) => this.#proveOther(graph, other),
-      ...(onMove === undefined ? {} : { onMove }),
+      onLeave,
+      onMove,
+      onLost,
     });
     const running = new ModelSession(this.#opened(graph, next), graph.shape, rescue);
     const model = this.#model(graph, next.provider, running);

@@ -12,7 +12,7 @@ import { OutArena } from './arena.ts';
 import { type FieldDecoder, parseData } from './decode.ts';
 import { encodeValue, type OutputEncoder } from './encode.ts';
 import type { RowCodec } from './handler.ts';
-import { NativeHalted } from './native.ts';
+import { beginBatch, NativeHalted } from './native.ts';
 import { LEFT, nativeDecoder, nativeEncoder } from './native-codec.ts';
 import type { InferResult, InferTask, LoadedModel } from './protocol.ts';
 import { type ModelSession, type SessionShape, SlabView } from './session.ts';
@@ -59,6 +59,7 @@ export class Model {
       slab = new SlabView(this.parts.shape, this.parts.layout, task.shared);
       this.#slabs[task.slab] = slab;
     }
+    beginBatch();
     // Whoever waits for this batch knows from here on which thread has it.
     Atomics.store(slab.table, task.first * ROW_COLUMNS + ROW.thread, threadId);
     return await this.runSlab(slab, task.first, task.rows, { apart: task.apart });

@@ -24,7 +24,11 @@ const INSIDE = 0;
 const HALTED = 1;
 /** Holds the id of the thread whose modules are loaded. */
 const STARTED = 2;
-const CELLS = 3;
+/** When the thread began with what it is doing: a batch, or bringing a model elsewhere. */
+const SINCE = 3;
+/** Holds 1 while the thread brings a model to its next provider; its batch waits for that. */
+const MOVING = 4;
+const CELLS = 5;
 /** Behind all others: nobody may enter any more. */
 const ALL_HALTED = THREADS * CELLS;
 const POLL_MS = 5;
@@ -50,6 +54,7 @@ export function useNativeCells(given: NativeCells): void {
   cells = given;
   // A thread that had the cells before may have ended inside.
   Atomics.store(cells, cell(threadId, INSIDE), 0);
+  Atomics.store(cells, cell(threadId, MOVING), 0);
   Atomics.store(cells, cell(threadId, STARTED), threadId);
 }
 
@@ -72,6 +77,37 @@ export async function inNative<T>(call: () => Promise<T>): Promise<T> {
   } finally {
     Atomics.sub(cells, cell(threadId, INSIDE), 1);
   }
+}
+
+/** Milliseconds of a clock that all threads share; 32 bits of it, so only differences mean anything. */
+function sharedMs(): number {
+  const [seconds, nanos] = process.hrtime();
+  return (seconds * 1000 + Math.floor(nanos / 1e6)) | 0;
+}
+
+/** Worker: its batch begins now. */
+export function beginBatch(): void {
+  if (cells !== null) Atomics.store(cells, cell(threadId, SINCE), sharedMs());
+}
+
+/** Worker: `move` has a limit of its own, and the batch in hand its full time afterwards. */
+export async function whileMoving<T>(move: () => Promise<T>): Promise<T> {
+  if (cells === null) return await move();
+  // The time first: whoever reads the other cell first, never meets an old time with the new limit.
+  beginBatch();
+  Atomics.store(cells, cell(threadId, MOVING), 1);
+  try {
+    return await move();
+  } finally {
+    beginBatch();
+    Atomics.store(cells, cell(threadId, MOVING), 0);
+  }
+}
+
+/** Main thread: what a thread that has a batch is doing, and for how many milliseconds. */
+export function doing(of: NativeCells, thread: number): { readonly moving: boolean; readonly forMs: number } {
+  const moving = Atomics.load(of, cell(thread, MOVING)) === 1;
+  return { moving, forMs: (sharedMs() - Atomics.load(of, cell(thread, SINCE))) | 0 };
 }
 
 /** Main thread: this thread enters native code no more, until `allow`. */

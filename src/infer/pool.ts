@@ -10,7 +10,8 @@ import { limitsDefault } from '../limits.ts';
 import { notice } from '../observe/channels.ts';
 import { ROW, ROW_COLUMNS } from '../schedule/slab.ts';
 import { Crew } from './crew.ts';
-import { allow, halt, haltAll, isInside, nativeCells, outside } from './native.ts';
+import { Deadline, type Late, Stop } from './deadline.ts';
+import { haltAll, nativeCells, outside } from './native.ts';
 import { type ModelPlan, planModel, planModels, tellPlan, threadsMost, threadsWanted } from './plan.ts';
 import type {
   InferResult,
@@ -27,8 +28,6 @@ import type {
 import { Running } from './running.ts';
 import { agreed, describeWorkers, profileModels, setThreads, unlessOneDies } from './start.ts';
 
-/** How often a thread that hangs in native code is looked at. */
-const HUNG_POLL_MS = 20;
 /** A batch that had not begun when its worker died. */
 const AGAIN_MS = 5;
 /** Longest wait for workers to come back from native code before they are ended all the same. */
@@ -83,6 +82,7 @@ export class Pool {
   readonly #cells: NativeCells;
   readonly #crew: Crew;
   readonly #inferMsMax: number;
+  readonly #loadMsMax: number;
   #stopped = false;
 
   constructor(parts: PoolParts, options: Required<PoolOptions>) {
@@ -96,6 +96,7 @@ export class Pool {
     this.threads = parts.threads;
     this.running = running;
     this.#inferMsMax = options.inferMsMax;
+    this.#loadMsMax = options.loadMsMax;
     piscina.on('message', (news: ProviderNews) => this.#onNews(news, options));
     // Piscina takes a worker off its list after this event.
     piscina.on('workerDestroy', () => queueMicrotask(() => this.#forget(seats)));
@@ -158,11 +159,16 @@ export class Pool {
   async #runOnce(task: InferTask, table: Int32Array, at: number): Promise<InferResult> {
     const stop = new Stop();
     let gone: Promise<unknown> = Promise.resolve();
-    const deadline = new Deadline(this.#inferMsMax, () => Atomics.load(table, at), {
+    let late: Late = { thread: 0, moving: false, inside: false, msMax: 0 };
+    const deadline = new Deadline({
+      runMsMax: this.#inferMsMax,
+      moveMsMax: this.#loadMsMax,
+      thread: () => Atomics.load(table, at),
       cells: this.#cells,
-      onHung: (thread, inside) => this.#reportHung(task, thread, inside),
-      onEnd: (thread) => {
-        const worker = this.#piscina.threads.find(({ threadId }) => threadId === thread);
+      onHung: (found) => reportHung(task, found),
+      onEnd: (found) => {
+        late = found;
+        const worker = this.#piscina.threads.find(({ threadId }) => threadId === found.thread);
         if (worker !== undefined) gone = once(worker, 'exit');
         stop.abort();
       },
@@ -174,7 +180,9 @@ export class Pool {
       // Until its thread is gone, it may still write to the slab: given away sooner, that is a wrong
       // prediction.
       await gone;
-      const what = `a batch of slot ${task.slot} took longer than ${this.#inferMsMax} ms`;
+      // What takes long is then a provider: the batch has not begun.
+      if (late.moving) Atomics.store(table, at, 0);
+      const what = `a batch of slot ${task.slot} took longer than ${late.msMax} ms`;
       throw new SubitoError('WORKER_DIED', what, { cause: error });
     } finally {
       deadline.clear();
@@ -187,86 +195,12 @@ export class Pool {
     this.#crew.stop();
     await endWorkers(this.#piscina, this.#cells);
   }
-
-  #reportHung({ slot }: InferTask, thread: number, inside: boolean): void {
-    const where = inside ? ', in native code, which cannot be ended' : '';
-    notice('error', 'WORKER_HUNG', `a batch of slot ${slot} takes long in thread ${thread}${where}`);
-  }
 }
 
-/**
- * What piscina needs of a signal. An AbortController for each batch would cost more than all else that its
- * dispatch does here.
- */
-class Stop {
-  aborted = false;
-  #listener: (() => void) | null = null;
-
-  addEventListener(_name: 'abort', listener: () => void): void {
-    this.#listener = listener;
-  }
-
-  removeEventListener(): void {
-    this.#listener = null;
-  }
-
-  abort(): void {
-    this.aborted = true;
-    this.#listener?.();
-  }
-}
-
-interface DeadlineActions {
-  readonly cells: NativeCells;
-  readonly onHung: (thread: number, inside: boolean) => void;
-  readonly onEnd: (thread: number) => void;
-}
-
-/**
- * Watches one batch. Its time starts when a thread has taken it: until then it may wait for a dead worker's
- * successor. When it is over, the thread is halted, waited for while it is inside native code, and ended.
- */
-class Deadline {
-  readonly #msMax: number;
-  readonly #thread: () => number;
-  readonly #actions: DeadlineActions;
-  #timer: NodeJS.Timeout;
-  #halted = 0;
-  #ended = false;
-
-  constructor(msMax: number, thread: () => number, actions: DeadlineActions) {
-    this.#msMax = msMax;
-    this.#thread = thread;
-    this.#actions = actions;
-    this.#timer = setTimeout(() => this.#check(thread()), msMax);
-  }
-
-  /** The batch is back. A thread that had been halted, and came back by itself after all, goes on. */
-  clear(): void {
-    clearTimeout(this.#timer);
-    if (this.#halted !== 0 && !this.#ended) allow(this.#actions.cells, this.#halted);
-  }
-
-  #check(had: number): void {
-    const thread = this.#thread();
-    if (thread === 0 || thread !== had) {
-      // Taken since the last look, or not yet: from now on it has its full time.
-      this.#timer = setTimeout(() => this.#check(thread), this.#msMax);
-      return;
-    }
-    const { cells, onHung, onEnd } = this.#actions;
-    const first = this.#halted === 0;
-    this.#halted = thread;
-    halt(cells, thread);
-    const inside = isInside(cells, thread);
-    if (first) onHung(thread, inside);
-    if (inside) {
-      this.#timer = setTimeout(() => this.#check(thread), HUNG_POLL_MS);
-      return;
-    }
-    this.#ended = true;
-    onEnd(thread);
-  }
+function reportHung({ slot }: InferTask, { thread, moving, inside }: Late): void {
+  const what = moving ? `the next provider of slot ${slot}` : `a batch of slot ${slot}`;
+  const where = inside ? ', in native code, which cannot be ended' : '';
+  notice('error', 'WORKER_HUNG', `${what} takes long in thread ${thread}${where}`);
 }
 
 async function endWorkers(piscina: Piscina, cells: NativeCells): Promise<void> {

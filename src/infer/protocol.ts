@@ -195,7 +195,7 @@ export interface InferResult {
   readonly spill: Uint8Array | null;
 }
 
-/** Three cells for each thread, shared by all of them: see native.ts. */
+/** Some cells for each thread, shared by all of them: see native.ts. */
 export type NativeCells = Int32Array<SharedArrayBuffer>;
 
 /**

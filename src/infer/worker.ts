@@ -70,8 +70,10 @@ async function load(spec: ModelSpec): Promise<void> {
     from,
     runMsMax,
     profileMsMax,
+    // Who takes this worker's place need not find out again; when all have failed, it may as well try them.
+    onLeave: (at) => Atomics.store(floors, slot, at),
+    onLost: () => Atomics.store(floors, slot, from),
     onMove: ({ provider, at, left, profile }) => {
-      // Who takes this worker's place need not find out again.
       Atomics.store(floors, slot, at);
       parentPort?.postMessage(news(slot, provider, left, profile));
     },

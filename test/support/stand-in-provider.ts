@@ -3,6 +3,7 @@
  * behaves as files beside model.onnx say. The sessions are real, and so is what they compute.
  *
  *   absent        names of providers that cannot be opened; `cuda/1`: on this device
+ *   held          names of providers that are not open until their name is gone from here
  *   fault         names of providers on which every run fails, as after a lost CUDA context
  *   wrong         names of providers whose numbers are one too high
  *   slow          names of providers that take a millisecond more for each row
@@ -12,6 +13,7 @@
  */
 import { appendFileSync, existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { threadId } from 'node:worker_threads';
 import { InferenceSession, type Tensor } from 'onnxruntime-node';
 import type { OpenSession } from '../../src/infer/ladder.ts';
@@ -42,6 +44,7 @@ export const open: OpenSession = async (onnxPath, options) => {
   log('open', 0);
   if (says(dir, 'absent', provider) || says(dir, 'absent', `${provider}/${device}`))
     throw new Error(`${provider}: no such device is detected`);
+  while (says(dir, 'held', provider)) await sleep(10);
   const session = await InferenceSession.create(onnxPath, { ...options, executionProviders: ['cpu'] });
   const run: InferenceSession['run'] = async (feeds: InferenceSession.FeedsType, ...rest: never[]) => {
     const first = feeds[session.inputNames[0]!]!;
