@@ -132,7 +132,7 @@ function machine(rowMs: number, stalls: (run: number) => number = () => 0) {
   const ran: number[] = [];
   return {
     ran,
-    warmed: (...sizes: readonly number[]) => sizes.map((rows) => ({ rows, tookMs: rows * rowMs })),
+    warmed: (...sizes: readonly number[]) => sizes.map((rows) => ({ rows, againMs: [] as number[] })),
     now: () => clock,
     run: async (rows: number) => {
       clock += rows * rowMs + stalls(ran.length);
@@ -155,21 +155,23 @@ test('measuring keeps to its budget and gives each size about the same time', as
   expect(ran.lastIndexOf(64)).toBeGreaterThan(ran.length / 2);
 });
 
-test('of a model that takes longer than the budget the warm-up is all there is', async () => {
-  const { ran, warmed, run, now } = machine(30);
-  const profiles = await measureBuckets(warmed(1, 2, 4), run, { budgetMs: 40, runMsMax: 3.5, now });
+test('of a model that takes longer than the budget no size has more runs than it needs', async () => {
+  const { ran, run, now } = machine(40);
+  // The second run of what took longest is part of the warm-up.
+  const warmed = [1, 2, 4].map((rows) => ({ rows, againMs: rows === 4 ? [160] : [] }));
+  const profiles = await measureBuckets(warmed, run, { budgetMs: 40, runMsMax: 3.5, now });
   expect(profiles).toEqual([
-    { rows: 1, runs: 1, p50Ms: 30, p99Ms: 30 },
-    { rows: 2, runs: 1, p50Ms: 60, p99Ms: 60 },
-    { rows: 4, runs: 1, p50Ms: 120, p99Ms: 120 },
+    { rows: 1, runs: 2, p50Ms: 40, p99Ms: 40 },
+    { rows: 2, runs: 2, p50Ms: 80, p99Ms: 80 },
+    { rows: 4, runs: 1, p50Ms: 160, p99Ms: 160 },
   ]);
-  expect(ran).toEqual([1]);
+  expect(ran.toSorted()).toEqual([1, 1, 2, 2]);
 });
 
-test('a size far beyond what a batch may take is run once, and costs no more', async () => {
+test('a size far beyond what a batch may take is run twice, and costs no more', async () => {
   const { ran, warmed, run, now } = machine(1);
   const profiles = await measureBuckets(warmed(1, 2, 4, 16), run, { budgetMs: 40, runMsMax: 2, now });
-  expect(ran.filter((rows) => rows === 16)).toHaveLength(1);
+  expect(ran.filter((rows) => rows === 16)).toHaveLength(2);
   expect(profiles.slice(0, 3).every(({ runs }) => runs >= 5)).toBe(true);
 });
 
@@ -189,12 +191,20 @@ test('a stall of the machine is not taken for the model: what is in doubt is mea
     now: once.now,
   });
   expect(large).toMatchObject({ rows: 64, p99Ms: expect.closeTo(1.28, 6) });
-  // Nor is a stall in its warm-up.
+  // Nor is a stall in what the warm-up says of it.
   const { run, now, warmed } = machine(0.02);
-  const stalled = [...warmed(1, 4, 16), { rows: 64, tookMs: 35 }];
+  const stalled = [...warmed(1, 4, 16), { rows: 64, againMs: [35] }];
   const later = await measureBuckets(stalled, run, { budgetMs: 40, runMsMax: 3.5, now });
   expect(later[3]).toMatchObject({ rows: 64, p99Ms: expect.closeTo(1.28, 6) });
   expect(later[3]!.runs).toBeGreaterThan(1);
+  // Nor is one that takes longer than all of the measuring may.
+  const long = machine(0.02, (run) => (run === 0 ? 300 : 0));
+  const [one, four] = await measureBuckets(long.warmed(1, 4), long.run, {
+    budgetMs: 40,
+    runMsMax: 3.5,
+    now: long.now,
+  });
+  expect([one!.p99Ms, four!.p99Ms]).toEqual([0.02, 0.08].map((ms) => expect.closeTo(ms, 6)));
   // A model whose own tail is long keeps it.
   const always = machine(0.02, (run) => (run % 4 === 3 ? 30 : 0));
   const tails = await measureBuckets(always.warmed(64), always.run, {

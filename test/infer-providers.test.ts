@@ -7,6 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { reasonOf } from '../src/infer/ladder.ts';
 import { type Pool, type PoolOptions, startPool } from '../src/infer/pool.ts';
+import { bucketsOf } from '../src/infer/profile.ts';
 import type { ModelSpec } from '../src/infer/protocol.ts';
 import { channels, type NoticeReport } from '../src/observe/channels.ts';
 import { ARENA, HandMadeSlab } from './support/hand-made-slab.ts';
@@ -290,6 +291,37 @@ test('the next provider is measured first, and batches get smaller where it is s
   expect(running.plans).toMatchObject([{ rowsMax: rows, profile: { provider: 'cpu' } }]);
   expect(running.plans[0]!.profile.buckets[0]).toMatchObject({ rows: 1 });
 });
+
+test('a provider that searches at the first run of each size is measured by what comes after', async () => {
+  await say('search', '{ "cuda": [1, 300] }');
+  const running = await start([await copied('same_float32', { rowsMax: 16 })], {
+    threads: 1,
+    providers: ['cuda'],
+    runMsMax: 100,
+    profileMsMax: 20,
+  });
+  expect(running.plans).toMatchObject([{ rowsMax: 16, choice: { why: 'fits' } }]);
+  for (const { p99Ms } of running.plans[0]!.profile.buckets) expect(p99Ms).toBeLessThan(300);
+}, 20_000);
+
+test('every worker is warm for every size that batches will have, whatever it met at its start', async () => {
+  const providers = [{ name: 'cuda', deviceIds: [0, 1], sessions: null, options: {} }] as const;
+  const spec = await copied('same_float32', { rowsMax: 16, providers });
+  // The second device stalls twice, and so looks as if larger sizes were of no use.
+  await say('search', '{ "cuda/1": [2, 300] }');
+  // With one worker at first, the one on the first device is measured.
+  for (const threadsMin of [1, 2]) {
+    const running = await start([spec], { threadsMin, runMsMax: 100, profileMsMax: 20 });
+    const [plan] = running.plans;
+    if (threadsMin === 1) expect(plan!.rowsMax).toBe(16);
+    const runs = standInRuns(dir);
+    for (const id of running.threadIds()) {
+      const sizes = new Set(runs.filter(({ thread }) => thread === id).map(({ rows }) => rows));
+      for (const rows of bucketsOf(plan!.rowsMax)) expect([...sizes]).toContain(rows);
+    }
+    await running.stop();
+  }
+}, 20_000);
 
 test('workers share the devices, and who takes the place of a dead one has its device', async () => {
   const handlerPath = join(dir, 'exit.ts');

@@ -44,6 +44,8 @@ export interface LoadOptions {
   readonly from?: number;
   /** What a batch may take: sizes far beyond it are not warmed. */
   readonly runMsMax?: number;
+  /** Batches of so many rows there will be: they are warmed whatever they take. */
+  readonly rowsLeast?: () => number;
   /** For measuring a provider that is fallen back to. */
   readonly profileMsMax?: number;
   /** A provider failed in use; what becomes of the model: see RescueSteps. */
@@ -196,10 +198,11 @@ class Loader {
 
   async #prove({ sample }: Graph, model: Model): Promise<Warmed> {
     const { golden } = this.#beside;
-    const { runMsMax = Infinity } = this.#around.options;
+    const { runMsMax = Infinity, rowsLeast = () => 0 } = this.#around.options;
+    const { rowsMax } = this.#spec;
     const slab = model.scratch();
     if (golden !== null) await checkGolden(model, slab, golden);
-    return await warm(model, slab, { sample, golden, rowsMax: this.#spec.rowsMax, runMsMax });
+    return await warm(model, slab, { sample, golden, rowsMax, runMsMax, rowsLeast: rowsLeast() });
   }
 
   /** Everything that a provider has to show before it takes traffic, for one that takes over. */

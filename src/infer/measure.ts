@@ -2,10 +2,14 @@
 import { summarise } from './profile.ts';
 import type { BucketProfile } from './protocol.ts';
 
-/** A size that has run once, to warm it up. */
+/** A size that has run, to warm it up. */
 export interface WarmedBucket {
   readonly rows: number;
-  readonly tookMs: number;
+  /**
+   * What it took after the first run, milliseconds. Never the first one: that may have searched for
+   * algorithms, compiled, or taken memory, and says nothing of the next.
+   */
+  readonly againMs: readonly number[];
 }
 
 export interface MeasureOptions {
@@ -25,10 +29,11 @@ const RUNS_MAX = 100;
 const RUNS_WANTED = 5;
 const OVER_BUDGET = 3;
 /**
- * A size that took so many times what a batch may take, twice, is known well enough; once, if that alone was
- * more than the budget.
+ * A size that took so many times what a batch may take, twice, is known well enough; once, if its warm-up was
+ * as slow and it alone took longer than all of the measuring should.
  */
 const FAR_BEYOND = 4;
+const RUNS_FAR_BEYOND = 2;
 
 /**
  * The sizes take turns: the next run is always of the size that has had the least time so far. So what else
@@ -46,7 +51,11 @@ export async function measureBuckets(
   const doubtful = profiles.filter(({ p50Ms, p99Ms }) => p99Ms > runMsMax && p50Ms <= runMsMax / 2);
   if (doubtful.length === 0) return profiles;
   const sizes = warmed.filter(({ rows }) => doubtful.some((one) => one.rows === rows));
-  const again = await measureOnce(sizes, run, { ...options, budgetMs: budgetMs / 2 });
+  const again = await measureOnce(
+    sizes.map(({ rows }) => ({ rows, againMs: [] })),
+    run,
+    { ...options, budgetMs: budgetMs / 2 },
+  );
   return profiles.map((first) => {
     const second = again.find(({ rows }) => rows === first.rows);
     return second !== undefined && second.p99Ms < first.p99Ms ? second : first;
@@ -55,6 +64,8 @@ export async function measureBuckets(
 
 interface Size {
   readonly rows: number;
+  /** Fewer runs do not show that it is far beyond. */
+  readonly runsLeast: number;
   readonly tookMs: number[];
   fastestMs: number;
 }
@@ -64,15 +75,16 @@ async function measureOnce(
   run: (rows: number) => Promise<void>,
   { budgetMs, runMsMax, now }: MeasureOptions,
 ): Promise<BucketProfile[]> {
-  const sizes = warmed.map(({ rows, tookMs: warmMs }): Size => {
-    const isKnown = warmMs > Math.max(budgetMs, FAR_BEYOND * runMsMax);
-    return { rows, tookMs: isKnown ? [warmMs] : [], fastestMs: warmMs };
+  const longMs = budgetMs * OVER_BUDGET;
+  const sizes = warmed.map(({ rows, againMs }): Size => {
+    const runsLeast = againMs.some((tookMs) => tookMs > longMs) ? 1 : RUNS_FAR_BEYOND;
+    return { rows, runsLeast, tookMs: [...againMs], fastestMs: Math.min(...againMs) };
   });
   const beganMs = now();
   for (;;) {
     const spentMs = now() - beganMs;
     const size =
-      leastRun(sizes, spentMs < budgetMs * OVER_BUDGET ? RUNS_WANTED : 1, runMsMax) ??
+      leastRun(sizes, spentMs < longMs ? RUNS_WANTED : 1, runMsMax) ??
       (spentMs < budgetMs ? leastTimed(sizes, runMsMax) : undefined);
     if (size === undefined) break;
     const startedMs = now();
@@ -84,15 +96,20 @@ async function measureOnce(
   return sizes.map(({ rows, tookMs }) => summarise(rows, tookMs));
 }
 
-function isOpen({ tookMs, fastestMs }: Size, runMsMax: number): boolean {
-  return tookMs.length === 0 || (tookMs.length < RUNS_MAX && fastestMs <= FAR_BEYOND * runMsMax);
+function isOpen(size: Size, runMsMax: number): boolean {
+  return size.tookMs.length < (isFarBeyond(size, runMsMax) ? size.runsLeast : RUNS_MAX);
 }
 
-/** Of the sizes with fewer than `wanted` runs, the one with the fewest. */
+function isFarBeyond({ fastestMs }: Size, runMsMax: number): boolean {
+  return fastestMs > FAR_BEYOND * runMsMax;
+}
+
+/** Of the sizes with fewer than `wanted` runs, or fewer than they need, the one with the fewest. */
 function leastRun(sizes: readonly Size[], wanted: number, runMsMax: number): Size | undefined {
   let least: Size | undefined;
   for (const size of sizes) {
-    if (size.tookMs.length >= wanted || !isOpen(size, runMsMax)) continue;
+    const needed = isFarBeyond(size, runMsMax) ? size.runsLeast : wanted;
+    if (size.tookMs.length >= needed) continue;
     if (least === undefined || size.tookMs.length < least.tookMs.length) least = size;
   }
   return least;

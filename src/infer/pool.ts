@@ -20,6 +20,7 @@ import type {
   ModelProblem,
   ModelSpec,
   NativeCells,
+  PlannedCells,
   ProviderEntry,
   ProviderNews,
   SeatCells,
@@ -60,6 +61,7 @@ interface PoolParts {
   readonly piscina: Piscina;
   readonly cells: NativeCells;
   readonly seats: SeatCells;
+  readonly planned: PlannedCells;
   readonly crew: Crew;
   readonly running: Running;
   readonly loaded: readonly LoadedModel[];
@@ -80,6 +82,7 @@ export class Pool {
   onRowsMax: (slot: number, rowsMax: number) => void = () => {};
   readonly #piscina: Piscina;
   readonly #cells: NativeCells;
+  readonly #planned: PlannedCells;
   readonly #crew: Crew;
   readonly #inferMsMax: number;
   readonly #loadMsMax: number;
@@ -89,6 +92,7 @@ export class Pool {
     const { piscina, running, seats } = parts;
     this.#piscina = piscina;
     this.#cells = parts.cells;
+    this.#planned = parts.planned;
     this.#crew = parts.crew;
     this.loaded = parts.loaded;
     this.problems = parts.problems;
@@ -116,6 +120,7 @@ export class Pool {
     const before = this.plans.find((one) => one.slot === slot)?.rowsMax ?? plan.rowsMax;
     const rowsMax = Math.min(before, plan.rowsMax);
     this.plans = this.plans.map((one) => (one.slot === slot ? { ...plan, rowsMax } : one));
+    tellWorkers(this.#planned, this.plans);
     this.onRowsMax(slot, rowsMax);
   }
 
@@ -212,6 +217,13 @@ async function endWorkers(piscina: Piscina, cells: NativeCells): Promise<void> {
   await piscina.destroy();
 }
 
+/** Workers that load from now on, or are asked to describe themselves, are warm for this. */
+function tellWorkers(planned: PlannedCells, plans: readonly ModelPlan[]): void {
+  for (const { slot, rowsMax, choice } of plans) {
+    if (choice.why !== 'unmeasured') Atomics.store(planned, slot, rowsMax);
+  }
+}
+
 function workerOptions(options: Required<PoolOptions>, cells: NativeCells, threads: number): WorkerOptions {
   const { specs, providers, slabArenaBytes, native, runMsMax, profileMsMax, opener } = options;
   const slots = Math.max(0, ...specs.map(({ slot }) => slot + 1));
@@ -228,6 +240,7 @@ function workerOptions(options: Required<PoolOptions>, cells: NativeCells, threa
     succession: zeros(1 + slots),
     seats: zeros(threads),
     floors: zeros(slots),
+    planned: zeros(slots),
   };
 }
 
@@ -270,7 +283,7 @@ export async function startPool(given: PoolOptions): Promise<Pool> {
   const least = Math.min(threadsMin, most);
   const cells = nativeCells();
   const shared = workerOptions(options, cells, most);
-  const { succession, seats } = shared;
+  const { succession, seats, planned } = shared;
   const piscina = openPiscina(shared, least, most);
   const running = new Running(specs, providers);
   piscina.on('message', (news: ProviderNews) => running.record(news));
@@ -284,9 +297,12 @@ export async function startPool(given: PoolOptions): Promise<Pool> {
     const measured = (models: readonly LoadedModel[]) =>
       models.map((one) => ({ ...one, profile: profiles[one.slot] ?? one.profile }));
     const found = measured(agreed(descriptions).loaded);
-    const threads = threadsWanted(planModels(specs, found, options.runMsMax), least, most);
+    const first = planModels(specs, found, options.runMsMax);
+    tellWorkers(planned, first);
+    const threads = threadsWanted(first, least, most);
     setThreads(piscina, threads);
-    if (threads > least) {
+    // Once more, although there may be no others: each of them is to be warm for the plan.
+    if (threads > least || profileMsMax > 0) {
       asked = threads;
       descriptions = await unlessOneDies(piscina, describeWorkers(piscina, threads, arrived));
     }
@@ -300,7 +316,10 @@ export async function startPool(given: PoolOptions): Promise<Pool> {
     const plans = planModels(specs, loaded, options.runMsMax);
     for (const plan of plans) tellPlan(specs.find(({ slot }) => slot === plan.slot)!, plan);
     const crew = new Crew({ piscina, threads, succession, loadMsMax: options.loadMsMax });
-    return new Pool({ piscina, cells, seats, crew, running, loaded, problems, plans, threads }, options);
+    return new Pool(
+      { piscina, cells, seats, planned, crew, running, loaded, problems, plans, threads },
+      options,
+    );
   } catch (error) {
     await endWorkers(piscina, cells);
     const warm = `${Atomics.load(arrived, 0)} of ${asked} workers were warm`;

@@ -211,6 +211,11 @@ export type SeatCells = Int32Array<SharedArrayBuffer>;
 /** By slot: the index of the first provider to try, because those before it failed in use. */
 export type FloorCells = Int32Array<SharedArrayBuffer>;
 
+/**
+ * By slot: the rows that a batch may have at present, all of whose sizes are to be warm; 0: not known yet.
+ */
+export type PlannedCells = Int32Array<SharedArrayBuffer>;
+
 /** Passed as piscina's workerData. */
 export interface WorkerOptions {
   readonly models: readonly ModelSpec[];
@@ -229,4 +234,5 @@ export interface WorkerOptions {
   readonly succession: SuccessionCells;
   readonly seats: SeatCells;
   readonly floors: FloorCells;
+  readonly planned: PlannedCells;
 }

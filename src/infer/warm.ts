@@ -23,9 +23,13 @@ export interface WarmOptions {
   readonly golden: Golden | null;
   readonly rowsMax: number;
   readonly runMsMax: number;
+  /** Batches of so many rows there will be, whatever they take. */
+  readonly rowsLeast: number;
 }
 
-/** Sizes larger than one that took so long, and longer than a batch may, are not tried. */
+/**
+ * A size that takes so long, and longer than a batch may, once it has run before: larger ones are not tried.
+ */
 const HOPELESS_MS = 250;
 
 /**
@@ -35,17 +39,32 @@ const HOPELESS_MS = 250;
 export async function warm(
   model: Model,
   slab: SlabView,
-  { sample, golden, rowsMax, runMsMax }: WarmOptions,
+  { sample, golden, rowsMax, runMsMax, rowsLeast }: WarmOptions,
 ): Promise<Warmed> {
   const placed = !placeEvent(slab, golden, rowsMax);
   if (placed) placeSample(model, slab, sample, rowsMax);
-  const buckets: WarmedBucket[] = [];
-  for (const rows of bucketsOf(rowsMax)) {
+  return await warmMore(model, { slab, buckets: [], placed }, { rowsMax, runMsMax, rowsLeast });
+}
+
+/** Goes on with the sizes that have not run: to `rowsLeast` rows, and on while they are not hopeless. */
+export async function warmMore(
+  model: Model,
+  { slab, buckets: before, placed }: Warmed,
+  { rowsMax, runMsMax, rowsLeast }: Pick<WarmOptions, 'rowsMax' | 'runMsMax' | 'rowsLeast'>,
+): Promise<Warmed> {
+  const buckets = [...before];
+  const isHopeless = (tookMs: number) => tookMs > Math.max(runMsMax, HOPELESS_MS);
+  const run = async (rows: number) => {
     const began = performance.now();
     await model.runSlab(slab, 0, rows, { placed });
-    const tookMs = performance.now() - began;
-    buckets.push({ rows, tookMs });
-    if (tookMs > Math.max(runMsMax, HOPELESS_MS)) break;
+    return performance.now() - began;
+  };
+  for (const rows of bucketsOf(rowsMax).slice(before.length)) {
+    const known = buckets.at(-1)?.againMs ?? [];
+    if (rows > rowsLeast && known.some(isHopeless)) break;
+    // The first run of a shape may have searched for algorithms, or met a stall: the second decides.
+    const firstMs = await run(rows);
+    buckets.push({ rows, againMs: isHopeless(firstMs) ? [await run(rows)] : [] });
   }
   return { slab, buckets, placed };
 }

@@ -25,10 +25,20 @@ import type {
   ProviderNews,
   WorkerOptions,
 } from './protocol.ts';
-import { profileOf, type Warmed } from './warm.ts';
+import { profileOf, type Warmed, warmMore } from './warm.ts';
 
 const options = workerData as WorkerOptions;
-const { models: specs, providers, slabArenaBytes, native, cells, succession, floors, profileMsMax } = options;
+const {
+  models: specs,
+  providers,
+  slabArenaBytes,
+  native,
+  cells,
+  succession,
+  floors,
+  planned,
+  profileMsMax,
+} = options;
 useNativeCells(cells);
 // The workers before this one died while they loaded: not at once again.
 await sleep(Atomics.load(succession, 0));
@@ -70,6 +80,7 @@ async function load(spec: ModelSpec): Promise<void> {
     from,
     runMsMax,
     profileMsMax,
+    rowsLeast: () => Atomics.load(planned, slot),
     // Who takes this worker's place need not find out again; when all have failed, it may as well try them.
     onLeave: (at) => Atomics.store(floors, slot, at),
     onLost: () => Atomics.store(floors, slot, from),
@@ -127,10 +138,14 @@ function placeOf(spec: ModelSpec, message: string): string {
   return message.startsWith('model.onnx') ? dirname(spec.onnxPath) : spec.dir;
 }
 
-/** Answers once all `threads` workers are here; waiting keeps this one from taking another's task. */
-export function describe({ arrived, threads }: DescribeTask): Description {
+/**
+ * Warms what the plan asks for by now, and answers once all `threads` workers are here; waiting keeps this
+ * one from taking another's task.
+ */
+export async function describe({ arrived, threads }: DescribeTask): Promise<Description> {
   // What did not load did so for that reason.
   if (isHalted()) throw new NativeHalted();
+  await warmPlanned();
   Atomics.add(arrived, 0, 1);
   Atomics.notify(arrived, 0);
   for (;;) {
@@ -140,6 +155,18 @@ export function describe({ arrived, threads }: DescribeTask): Description {
   }
   const loaded = models.flatMap((model) => (model ? [model.parts.loaded] : []));
   return { thread: threadId, loaded, problems, running };
+}
+
+/** This worker may have met a stall where the one that was measured did not. */
+async function warmPlanned(): Promise<void> {
+  for (const { slot, rowsMax } of specs) {
+    const rowsLeast = Atomics.load(planned, slot);
+    const before = warmed[slot];
+    const done = before?.buckets.at(-1)?.rows ?? 0;
+    if (before === undefined || done >= rowsLeast) continue;
+    const all = { rowsMax: Math.min(rowsMax, rowsLeast), runMsMax: Infinity, rowsLeast };
+    warmed[slot] = await warmMore(models[slot]!, before, all);
+  }
 }
 
 /** By slot. */

@@ -7,6 +7,9 @@
  *   fault         names of providers on which every run fails, as after a lost CUDA context
  *   wrong         names of providers whose numbers are one too high
  *   slow          names of providers that take a millisecond more for each row
+ *   search        JSON: { "cuda": [1, 300] }: the first run of each number of rows, in each session, takes
+ *   300 ms
+ *                 more, as a search for algorithms does; also of one device, "cuda/1"
  *   runs.ndjson   written: provider, device, rows of the first input, process-wide thread id
  *
  * A row whose first input begins with 666 fails its run, whatever the provider.
@@ -33,6 +36,12 @@ function says(dir: string, file: string, provider: string): boolean {
   return existsSync(path) && readFileSync(path, 'utf8').split(/\s+/).includes(provider);
 }
 
+function searchOf(dir: string, names: readonly string[]): readonly [runs: number, ms: number] {
+  const path = join(dir, 'search');
+  const said = existsSync(path) ? JSON.parse(readFileSync(path, 'utf8')) : {};
+  return names.map((name) => said[name]).find((one) => one !== undefined) ?? [0, 0];
+}
+
 export const open: OpenSession = async (onnxPath, options) => {
   const dir = dirname(onnxPath);
   const [entry] = options.executionProviders as [{ name: string; deviceId?: number }];
@@ -46,6 +55,7 @@ export const open: OpenSession = async (onnxPath, options) => {
     throw new Error(`${provider}: no such device is detected`);
   while (says(dir, 'held', provider)) await sleep(10);
   const session = await InferenceSession.create(onnxPath, { ...options, executionProviders: ['cpu'] });
+  const runsOf = new Map<number, number>();
   const run: InferenceSession['run'] = async (feeds: InferenceSession.FeedsType, ...rest: never[]) => {
     const first = feeds[session.inputNames[0]!]!;
     const rows = first.dims[0]!;
@@ -53,6 +63,10 @@ export const open: OpenSession = async (onnxPath, options) => {
     if (says(dir, 'fault', provider)) {
       throw new Error(`${provider} failure 700: an illegal memory access was encountered`);
     }
+    const ran = (runsOf.get(rows) ?? 0) + 1;
+    runsOf.set(rows, ran);
+    const [searches, searchMs] = searchOf(dir, [provider, `${provider}/${device}`]);
+    if (ran <= searches) await sleep(searchMs);
     const width = first.data.length / rows;
     for (let row = 0; row < rows; row++) {
       if (Number(first.data[row * width]) === 666) throw new Error('a value that the graph does not take');
