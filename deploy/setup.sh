@@ -98,7 +98,8 @@ if $want_cuda; then
   if [ ! -e $cuda ]; then
     say "downloading the CUDA libraries of ONNX Runtime (some hundred megabytes, from nuget.org)"
     # Its own script for that; `true` means all that there is for this platform, which is CUDA.
-    ONNXRUNTIME_NODE_INSTALL=true quietly node_modules/.bin/node node_modules/onnxruntime-node/script/install.js ||
+    script=node_modules/onnxruntime-node/script/install.js
+    ONNXRUNTIME_NODE_INSTALL=true quietly node_modules/.bin/node $script ||
       fail "the CUDA libraries could not be downloaded; README.md, \"GPUs\", has another way"
   fi
   # They need the driver's library and those of the CUDA toolkit, of the major version in their names.

@@ -223,7 +223,7 @@ test('a worker that dies while it is added is an error, not a wait', async () =>
   expect(performance.now() - began).toBeLessThan(15_000);
 });
 
-test('a worker that came without a model, while others measured it, hands its batches back and ends', async () => {
+test('a worker without a model that others measured hands its batches back and ends', async () => {
   const place = (name: string) => JSON.stringify(join(dir, name));
   await writeFile(join(dir, 'loads'), '');
   const handlerPath = join(dir, 'third.ts');

@@ -28,7 +28,8 @@ if (!PROVIDERS.includes(provider)) {
 const machine = describeMachine();
 const say = (line: string) => process.stderr.write(`${line}\n`);
 const result = await runGpu(provider, { quick: values.quick, say, only: null });
-const text = `# The CPU against ${provider}\n\nWritten by \`node bench/gpu/run.ts\`.\n\n${machineText(machine)}\n\n`;
+const head = `# The CPU against ${provider}\n\nWritten by \`node bench/gpu/run.ts\`.`;
+const text = `${head}\n\n${machineText(machine)}\n\n`;
 const whole = `${text}${resultText('Results', result)}`.trimEnd();
 process.stdout.write(`${whole}\n`);
 const file = new URL('./RESULTS.md', import.meta.url);
