@@ -223,47 +223,6 @@ test('a worker that dies while it is added is an error, not a wait', async () =>
   expect(performance.now() - began).toBeLessThan(15_000);
 });
 
-test('a worker without a model that others measured hands its batches back and ends', async () => {
-  const place = (name: string) => JSON.stringify(join(dir, name));
-  await writeFile(join(dir, 'loads'), '');
-  const handlerPath = join(dir, 'third.ts');
-  // Two workers load it. While one of them measures, the other ends; its successor cannot load, the next can.
-  await writeFile(
-    handlerPath,
-    `import { appendFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
-    import { threadId } from 'node:worker_threads';
-    appendFileSync(${place('loads')}, '.');
-    const load = readFileSync(${place('loads')}).length;
-    if (load === 3) throw new Error('away for a moment');
-    let runs = 0;
-    const wait = (ms) => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
-    const loads = () => readFileSync(${place('loads')}).length;
-    if (load < 3) setInterval(() => {
-      if (!existsSync(${place('measurer')})) return;
-      if (readFileSync(${place('measurer')}, 'utf8') !== String(threadId)) process.exit(3);
-    }, 10);
-    export const handler = { fields: [], predicts: [], create: () => ({
-      decode(data, row) { row.x[0] = data.x; },
-      encode(outputs) {
-        runs += 1;
-        if (load < 3 && runs === 100) {
-          writeFileSync(${place('measurer')}, String(threadId));
-          for (let round = 0; round < 500 && loads() < 3; round++) wait(20);
-          wait(300);
-        }
-        return { y: outputs.y };
-      },
-    }) };`,
-  );
-  const running = await start([fixture('no_batch', { handlerPath })], { profileMsMax: 40 });
-  const slabs = [0, 1, 2, 3].map((slab) => new HandMadeSlab(running, 0, 8, slab));
-  await Promise.all(slabs.map((slab) => slab.run(running, [{ x: 7 }])));
-  for (const slab of slabs) expect(slab.output(0, 1)[0]).toBe(14);
-  // The successor's successor; nothing of it was the fault of a batch.
-  await expect.poll(async () => (await readFile(join(dir, 'loads'))).length, { timeout: 10_000 }).toBe(4);
-  expect(notices).toEqual([]);
-}, 20_000);
-
 // ONNX Runtime's binding aborts the process when its thread is ended under it: see native.ts.
 test('a pool is stopped while its workers load, and while they run, and the process lives', async () => {
   const { specs } = scanModels(modelsPath, { batchRowsMax: 16 });

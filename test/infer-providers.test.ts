@@ -1,77 +1,15 @@
 // Models on providers that are not there, that stop working, and that come in several devices. All of them
 // are played by the CPU (support/stand-in-provider.ts), except those that are really not there.
-import { cp, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { reasonOf } from '../src/infer/ladder.ts';
-import { type Pool, type PoolOptions, startPool } from '../src/infer/pool.ts';
-import { bucketsOf } from '../src/infer/profile.ts';
-import type { ModelSpec } from '../src/infer/protocol.ts';
-import { channels, type NoticeReport } from '../src/observe/channels.ts';
-import { ARENA, HandMadeSlab } from './support/hand-made-slab.ts';
-import { fixture, modelsPath } from './support/models.ts';
-import { STAND_IN, standInRuns } from './support/stand-in-provider.ts';
-
-let root = '';
-let dir = '';
-let pool: Pool | null = null;
-const notices: NoticeReport[] = [];
-const onNotice = (message: unknown) => notices.push(message as NoticeReport);
-
-beforeAll(async () => {
-  root = await mkdtemp(join(tmpdir(), 'subito-providers-'));
-  channels.notice.subscribe(onNotice);
-});
-beforeEach(async () => {
-  dir = join(root, String(Math.random()).slice(2), '1');
-  await mkdir(dir, { recursive: true });
-});
-afterEach(async () => {
-  await pool?.stop();
-  pool = null;
-  notices.length = 0;
-});
-afterAll(async () => {
-  channels.notice.unsubscribe(onNotice);
-  await rm(root, { recursive: true });
-});
-
-/** y = x, three numbers a row, with its files in the test's directory. */
-async function copied(name = 'same_float32', changes: Partial<ModelSpec> = {}, to = dir): Promise<ModelSpec> {
-  await cp(join(modelsPath, name, '1'), to, { recursive: true });
-  return fixture(name, { onnxPath: join(to, 'model.onnx'), dir: join(to, '..'), ...changes });
-}
-
-async function start(specs: readonly ModelSpec[], changes: Partial<PoolOptions> = {}): Promise<Pool> {
-  const opener = STAND_IN;
-  pool = await startPool({
-    specs,
-    providers: ['cpu'],
-    threads: 2,
-    slabArenaBytes: ARENA,
-    opener,
-    ...changes,
-  });
-  return pool;
-}
-
-const say = (file: string, text: string) => writeFile(join(dir, file), text);
-const told = (code: string) => notices.filter((one) => one.code === code).map(({ message }) => message);
-const runsOn = (provider: string) =>
-  standInRuns(dir).filter((one) => one.what === 'run' && one.provider === provider).length;
-
-/** Runs rows [n, 0, 0] and expects them back. */
-async function expectRuns(running: Pool, slab: HandMadeSlab, n: readonly number[]): Promise<void> {
-  await slab.run(
-    running,
-    n.map((x) => ({ x: [x, 0, 0] })),
-  );
-  expect(slab.results(n.length)).toEqual(n.map(() => 0));
-  const output = slab.output(0, n.length * 3);
-  expect(n.map((_, row) => output[row * 3])).toEqual([...n]);
-}
+import { Running } from '../src/infer/running.ts';
+import { HandMadeSlab } from './support/hand-made-slab.ts';
+import { fixture } from './support/models.ts';
+import { copied, dir, expectRuns, runsOn, say, start, told } from './support/stand-in-pool.ts';
+import { standInRuns } from './support/stand-in-provider.ts';
 
 test('CUDA that is really not there: the model runs on the CPU where that is in the list', async () => {
   const running = await start([fixture('same_float32')], { providers: ['cuda', 'cpu'], opener: null });
@@ -185,7 +123,7 @@ test('a next provider that takes longer to open than a batch may take: all batch
   await expect.poll(() => running.running.sessions()).toEqual([{ slot: 0, provider: 'cpu', count: 4 }]);
 }, 20_000);
 
-test('a next provider that takes too long to open: no batch is blamed, nobody tries the lost one', async () => {
+test('a next provider that takes too long to open: no batch is blamed', async () => {
   const limits = { threads: 1, inferMsMax: 300, loadMsMax: 5000 };
   const spec = await copied();
   const running = await start([spec], { providers: ['cuda', 'cpu'], ...limits });
@@ -270,58 +208,20 @@ test('where there is no other provider, events wait until it is back, and none i
   expect(running.running.of(0)).toBe('cuda');
 }, 40_000);
 
-test('the next provider is measured first, and batches get smaller where it is slower', async () => {
-  await say('slow', 'cpu');
-  const limited: [number, number][] = [];
-  const running = await start([await copied('same_float32', { rowsMax: 64 })], {
-    threads: 1,
-    providers: ['cuda', 'cpu'],
-    runMsMax: 10,
-    profileMsMax: 10,
-  });
-  running.onRowsMax = (slot, rows) => limited.push([slot, rows]);
-  expect(running.plans).toMatchObject([{ rowsMax: 64, profile: { provider: 'cuda' } }]);
-  await say('fault', 'cuda');
-  await expectRuns(running, new HandMadeSlab(running, 0, 64, 0), [1, 2]);
-  await expect.poll(() => limited).toHaveLength(1);
-  const [[slot, rows]] = limited as [[number, number]];
-  expect(slot).toBe(0);
-  // A millisecond a row.
-  expect(rows).toBeLessThanOrEqual(8);
-  expect(running.plans).toMatchObject([{ rowsMax: rows, profile: { provider: 'cpu' } }]);
-  expect(running.plans[0]!.profile.buckets[0]).toMatchObject({ rows: 1 });
+test('what is known of workers that are gone is forgotten', () => {
+  const running = new Running([], ['cuda', 'cpu']);
+  const left = [{ provider: 'cuda', reason: 'gone' }] as const;
+  const tell = (thread: number) =>
+    running.record({ kind: 'provider', thread, slot: 0, provider: 'cpu', left, profile: null });
+  tell(1);
+  tell(1);
+  expect(running.fallbacks()).toEqual([{ slot: 0, provider: 'cuda', count: 1 }]);
+  running.keep([]);
+  expect(running.sessions()).toEqual([]);
+  // Another one, for all that is known.
+  tell(1);
+  expect(running.fallbacks()).toEqual([{ slot: 0, provider: 'cuda', count: 2 }]);
 });
-
-test('a provider that searches at the first run of each size is measured by what comes after', async () => {
-  await say('search', '{ "cuda": [1, 300] }');
-  const running = await start([await copied('same_float32', { rowsMax: 16 })], {
-    threads: 1,
-    providers: ['cuda'],
-    runMsMax: 100,
-    profileMsMax: 20,
-  });
-  expect(running.plans).toMatchObject([{ rowsMax: 16, choice: { why: 'fits' } }]);
-  for (const { p99Ms } of running.plans[0]!.profile.buckets) expect(p99Ms).toBeLessThan(300);
-}, 20_000);
-
-test('every worker is warm for every size that batches will have, whatever it met at its start', async () => {
-  const providers = [{ name: 'cuda', deviceIds: [0, 1], sessions: null, options: {} }] as const;
-  const spec = await copied('same_float32', { rowsMax: 16, providers });
-  // The second device stalls twice, and so looks as if larger sizes were of no use.
-  await say('search', '{ "cuda/1": [2, 300] }');
-  // With one worker at first, the one on the first device is measured.
-  for (const threadsMin of [1, 2]) {
-    const running = await start([spec], { threadsMin, runMsMax: 100, profileMsMax: 20 });
-    const [plan] = running.plans;
-    if (threadsMin === 1) expect(plan!.rowsMax).toBe(16);
-    const runs = standInRuns(dir);
-    for (const id of running.threadIds()) {
-      const sizes = new Set(runs.filter(({ thread }) => thread === id).map(({ rows }) => rows));
-      for (const rows of bucketsOf(plan!.rowsMax)) expect([...sizes]).toContain(rows);
-    }
-    await running.stop();
-  }
-}, 20_000);
 
 test('workers share the devices, and who takes the place of a dead one has its device', async () => {
   const handlerPath = join(dir, 'exit.ts');
@@ -351,7 +251,7 @@ test('workers share the devices, and who takes the place of a dead one has its d
   }
 }, 40_000);
 
-test('a model that one worker cannot load is not served by any, and says in which one; others are', async () => {
+test('a model that one worker cannot load is not served by any, and says in which one', async () => {
   const providers = [{ name: 'cuda', deviceIds: [0, 1], sessions: null, options: {} }] as const;
   const one = await copied('same_float32', { slot: 1, providers });
   const other = await copied('no_batch', {}, join(dir, '..', 'other', '1'));

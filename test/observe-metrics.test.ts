@@ -33,6 +33,7 @@ const sources: Sources = {
       batchRows: 32,
       runMsMax: 3.5,
       profile: [],
+      profileProvider: 'cpu',
     },
   ],
   sessions: () => [],

@@ -22,6 +22,7 @@ function simulate(backlog: readonly StreamBacklog[] = []) {
         batchRows: 32,
         runMsMax: 3.5,
         profile: [],
+        profileProvider: 'cpu',
       },
     ],
     sessions: () => [],

@@ -34,8 +34,9 @@ export class ServedModels {
     return this.#pool.plans.map(({ slot, rowsMax: batchRows, runMsMax, profile }) => {
       const { name, version, description, rowsMax } = this.#spec(slot);
       const provider = this.#pool.running.of(slot) || profile.provider;
-      const { buckets } = profile;
-      return { name, version, description, provider, rowsMax, batchRows, runMsMax, profile: buckets };
+      const { buckets, provider: profileProvider } = profile;
+      const measured = { profile: buckets, profileProvider };
+      return { name, version, description, provider, rowsMax, batchRows, runMsMax, ...measured };
     });
   }
 

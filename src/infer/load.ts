@@ -212,7 +212,7 @@ class Loader {
     const opened = this.#opened(graph, next);
     const model = this.#model(graph, next.provider, new ModelSession(opened, graph.shape));
     const warmed = await this.#prove(graph, model);
-    return { opened, profile: await profileOf(model, warmed, next.provider, { runMsMax, budgetMs }) };
+    return { opened, profile: await profileOf(model, warmed, { runMsMax, budgetMs }) };
   }
 }
 

@@ -14,7 +14,7 @@ import { encodeValue, type OutputEncoder } from './encode.ts';
 import type { RowCodec } from './handler.ts';
 import { beginBatch, NativeHalted } from './native.ts';
 import { LEFT, nativeDecoder, nativeEncoder } from './native-codec.ts';
-import type { InferResult, InferTask, LoadedModel } from './protocol.ts';
+import type { InferResult, InferTask, LoadedModel, ProviderName } from './protocol.ts';
 import { type ModelSession, type SessionShape, SlabView } from './session.ts';
 import { clear } from './tensors.ts';
 
@@ -50,6 +50,11 @@ export class Model {
     this.#decodeNative = native && nativeDecoder(native, decoder, layout);
     this.#encodeNative = native && nativeEncoder(native, encoder, layout);
     this.#hasText = parts.shape.inputs.some((spec) => spec.dtype === 'string');
+  }
+
+  /** What it runs on now, which may be another one than it was loaded for. */
+  get provider(): ProviderName {
+    return this.parts.session.provider;
   }
 
   /** One batch at a time. Rejects only for a bug: every row's trouble is its own. */

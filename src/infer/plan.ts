@@ -3,7 +3,7 @@
  */
 import { notice } from '../observe/channels.ts';
 import { type BatchChoice, choiceText, chooseBatch, chooseWorkers } from './profile.ts';
-import type { LoadedModel, ModelProfile, ModelSpec, ProviderEntry } from './protocol.ts';
+import type { ModelProfile, ModelSpec, ProviderEntry } from './protocol.ts';
 import { sessionsMax } from './providers.ts';
 
 export interface ModelPlan {
@@ -28,18 +28,6 @@ export function planModel(spec: ModelSpec, profile: ModelProfile, runMsDefault: 
   const runMsMax = spec.runMsMax ?? runMsDefault;
   const choice = chooseBatch(profile, runMsMax, spec.rowsMax);
   return { slot: spec.slot, rowsMax: choice.rows, runMsMax, choice, profile };
-}
-
-/** For those that are loaded. */
-export function planModels(
-  specs: readonly ModelSpec[],
-  loaded: readonly LoadedModel[],
-  runMsDefault: number,
-): ModelPlan[] {
-  return loaded.map(({ slot, profile }) => {
-    const spec = specs.find((one) => one.slot === slot)!;
-    return planModel(spec, profile, runMsDefault);
-  });
 }
 
 /** Whoever runs the engine is told of what costs throughput. */

@@ -12,7 +12,8 @@ import { ROW, ROW_COLUMNS } from '../schedule/slab.ts';
 import { Crew } from './crew.ts';
 import { Deadline, type Late, Stop } from './deadline.ts';
 import { haltAll, nativeCells, outside } from './native.ts';
-import { type ModelPlan, planModel, planModels, tellPlan, threadsMost, threadsWanted } from './plan.ts';
+import { type ModelPlan, tellPlan, threadsMost, threadsWanted } from './plan.ts';
+import { Profiles } from './profiles.ts';
 import type {
   InferResult,
   InferTask,
@@ -27,7 +28,7 @@ import type {
   WorkerOptions,
 } from './protocol.ts';
 import { Running } from './running.ts';
-import { agreed, describeWorkers, profileModels, setThreads, unlessOneDies } from './start.ts';
+import { agreed, describeWorkers, measureWorkers, setThreads, unlessOneDies } from './start.ts';
 
 /** A batch that had not begun when its worker died. */
 const AGAIN_MS = 5;
@@ -57,6 +58,15 @@ export interface PoolOptions {
   readonly inferMsMax?: number;
 }
 
+const DEFAULTS = {
+  inferMsMax: limitsDefault.inferMsMax,
+  loadMsMax: limitsDefault.modelLoadMsMax,
+  native: false,
+  runMsMax: Infinity,
+  profileMsMax: 0,
+  opener: null,
+};
+
 interface PoolParts {
   readonly piscina: Piscina;
   readonly cells: NativeCells;
@@ -64,6 +74,7 @@ interface PoolParts {
   readonly planned: PlannedCells;
   readonly crew: Crew;
   readonly running: Running;
+  readonly profiles: Profiles;
   readonly loaded: readonly LoadedModel[];
   readonly problems: readonly ModelProblem[];
   readonly plans: readonly ModelPlan[];
@@ -84,6 +95,7 @@ export class Pool {
   readonly #cells: NativeCells;
   readonly #planned: PlannedCells;
   readonly #crew: Crew;
+  readonly #profiles: Profiles;
   readonly #inferMsMax: number;
   readonly #loadMsMax: number;
   #stopped = false;
@@ -93,6 +105,7 @@ export class Pool {
     this.#piscina = piscina;
     this.#cells = parts.cells;
     this.#planned = parts.planned;
+    this.#profiles = parts.profiles;
     this.#crew = parts.crew;
     this.loaded = parts.loaded;
     this.problems = parts.problems;
@@ -101,7 +114,7 @@ export class Pool {
     this.running = running;
     this.#inferMsMax = options.inferMsMax;
     this.#loadMsMax = options.loadMsMax;
-    piscina.on('message', (news: ProviderNews) => this.#onNews(news, options));
+    piscina.on('message', (news: ProviderNews) => this.#onNews(news, options.specs));
     // Piscina takes a worker off its list after this event.
     piscina.on('workerDestroy', () => queueMicrotask(() => this.#forget(seats)));
   }
@@ -111,14 +124,19 @@ export class Pool {
     return this.#piscina.threads.map(({ threadId }) => threadId);
   }
 
-  #onNews({ slot, profile }: ProviderNews, { specs, runMsMax }: Required<PoolOptions>): void {
-    const spec = specs.find((one) => one.slot === slot);
-    if (profile === null || spec === undefined) return;
-    const plan = planModel(spec, profile, runMsMax);
-    tellPlan(spec, plan);
-    // Other workers may still be on the provider before, and batches are of one size for all.
-    const before = this.plans.find((one) => one.slot === slot)?.rowsMax ?? plan.rowsMax;
-    const rowsMax = Math.min(before, plan.rowsMax);
+  /** A worker is on another provider, or a new one is there. It is recorded by now. */
+  #onNews({ slot }: ProviderNews, specs: readonly ModelSpec[]): void {
+    const before = this.plans.find((one) => one.slot === slot);
+    if (before === undefined) return;
+    const used = this.running.sessions().filter((one) => one.slot === slot);
+    const plan = this.#profiles.plan(
+      slot,
+      used.map(({ provider }) => provider),
+    );
+    if (plan.choice.why === 'unmeasured' || plan.profile === before.profile) return;
+    tellPlan(specs.find((one) => one.slot === slot)!, plan);
+    // Never more: there are batches of that size, and workers that are warm for no more.
+    const rowsMax = Math.min(before.rowsMax, plan.rowsMax);
     this.plans = this.plans.map((one) => (one.slot === slot ? { ...plan, rowsMax } : one));
     tellWorkers(this.#planned, this.plans);
     this.onRowsMax(slot, rowsMax);
@@ -241,6 +259,7 @@ function workerOptions(options: Required<PoolOptions>, cells: NativeCells, threa
     seats: zeros(threads),
     floors: zeros(slots),
     planned: zeros(slots),
+    measured: zeros(slots),
   };
 }
 
@@ -268,16 +287,7 @@ function openPiscina(workerData: WorkerOptions, minThreads: number, maxThreads: 
  * WORKERS_NOT_STARTED when a worker dies on the way or takes longer than `loadMsMax`.
  */
 export async function startPool(given: PoolOptions): Promise<Pool> {
-  const { inferMsMax, modelLoadMsMax: loadMsMax } = limitsDefault;
-  const defaults = {
-    inferMsMax,
-    loadMsMax,
-    native: false,
-    runMsMax: Infinity,
-    profileMsMax: 0,
-    opener: null,
-  };
-  const options = { ...defaults, threadsMin: given.threads, ...given };
+  const options = { ...DEFAULTS, threadsMin: given.threads, ...given };
   const { specs, providers, threadsMin, profileMsMax } = options;
   const most = threadsMost(specs, providers, threadsMin, options.threads);
   const least = Math.min(threadsMin, most);
@@ -286,18 +296,27 @@ export async function startPool(given: PoolOptions): Promise<Pool> {
   const { succession, seats, planned } = shared;
   const piscina = openPiscina(shared, least, most);
   const running = new Running(specs, providers);
-  piscina.on('message', (news: ProviderNews) => running.record(news));
+  const profiles = new Profiles(specs, options.runMsMax);
+  piscina.on('message', (news: ProviderNews) => {
+    running.record(news);
+    if (news.profile !== null) profiles.keep(news.slot, news.profile);
+  });
 
   let asked = least;
   const arrived = new Int32Array(new SharedArrayBuffer(4));
   const late = setTimeout(() => void endWorkers(piscina, cells), options.loadMsMax);
   try {
     let descriptions = await describeWorkers(piscina, least, arrived);
-    const profiles = profileMsMax > 0 ? await profileModels(piscina, profileMsMax) : [];
-    const measured = (models: readonly LoadedModel[]) =>
-      models.map((one) => ({ ...one, profile: profiles[one.slot] ?? one.profile }));
-    const found = measured(agreed(descriptions).loaded);
-    const first = planModels(specs, found, options.runMsMax);
+    const record = () => {
+      for (const { running: news } of descriptions) for (const one of news) running.record(one);
+    };
+    record();
+    const measuring = { arrived, budgetMs: profileMsMax };
+    await measureWorkers(piscina, descriptions, profiles, measuring);
+    // What was told by a worker that moved meanwhile counts as well.
+    const planAll = () =>
+      agreed(descriptions).loaded.map(({ slot }) => profiles.plan(slot, profiles.of(slot)));
+    const first = planAll();
     tellWorkers(planned, first);
     const threads = threadsWanted(first, least, most);
     setThreads(piscina, threads);
@@ -306,18 +325,20 @@ export async function startPool(given: PoolOptions): Promise<Pool> {
       asked = threads;
       descriptions = await unlessOneDies(piscina, describeWorkers(piscina, threads, arrived));
     }
+    record();
+    // Those that were added may run on another provider.
+    await measureWorkers(piscina, descriptions, profiles, measuring);
     const { loaded: served, problems } = agreed(descriptions);
-    const loaded = measured(served);
+    const plans = planAll();
+    tellWorkers(planned, plans);
+    const loaded = served.map((one, at) => ({ ...one, profile: plans[at]!.profile }));
     // From here on a worker without one of them is none.
     for (const { slot } of loaded) Atomics.store(succession, 1 + slot, 1);
-    for (const { running: news } of descriptions) {
-      for (const one of news) if (loaded.some(({ slot }) => slot === one.slot)) running.record(one);
-    }
-    const plans = planModels(specs, loaded, options.runMsMax);
+    running.keepModels(loaded.map(({ slot }) => slot));
     for (const plan of plans) tellPlan(specs.find(({ slot }) => slot === plan.slot)!, plan);
     const crew = new Crew({ piscina, threads, succession, loadMsMax: options.loadMsMax });
     return new Pool(
-      { piscina, cells, seats, planned, crew, running, loaded, problems, plans, threads },
+      { piscina, cells, seats, planned, crew, running, profiles, loaded, problems, plans, threads },
       options,
     );
   } catch (error) {

@@ -149,13 +149,17 @@ export interface ProviderNews {
   readonly profile: ModelProfile | null;
 }
 
-/** Asks one worker to measure its models, one after the other. */
-export interface ProfileTask {
+/** Asks workers to measure models: for each that is wanted the first one that runs it there, in turns. */
+export interface ProfileTask extends Meeting {
   /** For each of them. */
   readonly budgetMs: number;
+  readonly wanted: readonly { readonly slot: number; readonly provider: ProviderName }[];
+  /** 1 in the first: a worker measures. Then one for each that is wanted, 1: a worker has taken it. */
+  readonly claims: Int32Array<SharedArrayBuffer>;
 }
 
-export interface DescribeTask {
+/** A task that every worker does once. */
+export interface Meeting {
   /** Counts the workers that have arrived; each waits until all `threads` have, so that each answers once. */
   readonly arrived: Int32Array<SharedArrayBuffer>;
   readonly threads: number;
@@ -166,8 +170,14 @@ export interface Description {
   readonly thread: number;
   readonly loaded: readonly LoadedModel[];
   readonly problems: readonly ModelProblem[];
-  /** What its models run on, and what they do not. */
+  /** What its models run on now, and what they do not. */
   readonly running: readonly ProviderNews[];
+}
+
+/** A worker's answer to a ProfileTask, for each model that it measured. */
+export interface Profiled {
+  readonly slot: number;
+  readonly profile: ModelProfile;
 }
 
 /** One batch to run. `shared` is the slab's memory; a worker keeps its views after the first time. */
@@ -211,6 +221,9 @@ export type SeatCells = Int32Array<SharedArrayBuffer>;
 /** By slot: the index of the first provider to try, because those before it failed in use. */
 export type FloorCells = Int32Array<SharedArrayBuffer>;
 
+/** By slot: a bit for each of the model's providers, 1: it has been measured there. */
+export type MeasuredCells = Int32Array<SharedArrayBuffer>;
+
 /**
  * By slot: the rows that a batch may have at present, all of whose sizes are to be warm; 0: not known yet.
  */
@@ -235,4 +248,5 @@ export interface WorkerOptions {
   readonly seats: SeatCells;
   readonly floors: FloorCells;
   readonly planned: PlannedCells;
+  readonly measured: MeasuredCells;
 }

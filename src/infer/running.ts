@@ -21,8 +21,8 @@ export class Running {
   readonly #reasons = new Map<number, Map<ProviderName, string>>();
   /** Workers that had to leave a provider, since the start. */
   readonly #left = new Map<number, Map<ProviderName, number>>();
-  /** News that a worker sends twice, in its description and as a message, count once. */
-  readonly #heard = new Set<string>();
+  /** News that a worker sends twice, in its description and as a message, count once. By thread. */
+  readonly #heard = new Map<number, Set<string>>();
 
   constructor(specs: readonly ModelSpec[], providers: readonly ProviderEntry[]) {
     this.#specs = specs;
@@ -32,9 +32,10 @@ export class Running {
   record({ thread, slot, provider, left }: ProviderNews): void {
     entry(this.#now, slot).set(thread, provider);
     for (const { provider: from, reason } of left) {
-      const heard = `${thread}/${slot}/${from}`;
-      if (this.#heard.has(heard)) continue;
-      this.#heard.add(heard);
+      const heard = this.#heard.get(thread) ?? new Set();
+      this.#heard.set(thread, heard);
+      if (heard.has(`${slot}/${from}`)) continue;
+      heard.add(`${slot}/${from}`);
       const counts = entry(this.#left, slot);
       counts.set(from, (counts.get(from) ?? 0) + 1);
       const reasons = entry(this.#reasons, slot);
@@ -53,9 +54,15 @@ export class Running {
 
   /** Workers other than these are gone. */
   keep(threads: readonly number[]): void {
+    for (const thread of this.#heard.keys()) if (!threads.includes(thread)) this.#heard.delete(thread);
     for (const workers of this.#now.values()) {
       for (const thread of workers.keys()) if (!threads.includes(thread)) workers.delete(thread);
     }
+  }
+
+  /** Models other than these are not served. */
+  keepModels(slots: readonly number[]): void {
+    for (const slot of this.#now.keys()) if (!slots.includes(slot)) this.#now.delete(slot);
   }
 
   /** What most workers run the model on; '' while none has it. */

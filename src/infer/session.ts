@@ -119,6 +119,11 @@ export class ModelSession {
     this.#allocates = shape.outputs.some((spec) => spec.rowBytes === 0);
   }
 
+  /** What it runs on now. */
+  get provider(): ProviderName {
+    return this.#opened.provider;
+  }
+
   /** Runs `rows` rows from `first` on at once. Rejects with ONNX Runtime's error. */
   async run(slab: SlabView, first: number, rows: number): Promise<void> {
     await this.#orElsewhere(async ({ session, padding }) => {

@@ -4,13 +4,15 @@
  */
 import type { Piscina } from 'piscina';
 import { messageOf } from '../errors.ts';
+import type { Profiles } from './profiles.ts';
 import type {
-  DescribeTask,
   Description,
   LoadedModel,
+  Meeting,
   ModelProblem,
-  ModelProfile,
+  Profiled,
   ProfileTask,
+  ProviderName,
 } from './protocol.ts';
 
 /** Resolves with what each of `threads` workers says once all of them are warm. */
@@ -20,7 +22,7 @@ export async function describeWorkers(
   arrived: Int32Array<SharedArrayBuffer>,
 ): Promise<[Description, ...Description[]]> {
   Atomics.store(arrived, 0, 0);
-  const task: DescribeTask = { arrived, threads };
+  const task: Meeting = { arrived, threads };
   const answers = await Promise.all(
     Array.from({ length: threads }, () => piscina.run(task, { name: 'describe' }) as Promise<Description>),
   );
@@ -56,13 +58,33 @@ export function agreed(descriptions: readonly [Description, ...Description[]]): 
   return { loaded, problems: [...problems.values()] };
 }
 
-/** By slot; of one worker. */
-export async function profileModels(
+/** What the workers run this model on. */
+function providersOf(descriptions: readonly Description[], slot: number): ProviderName[] {
+  const all = descriptions.flatMap(({ running }) => running.filter((one) => one.slot === slot));
+  return [...new Set(all.map(({ provider }) => provider))];
+}
+
+/** Measures each model on each provider that one of the workers runs it on, where it has not been. */
+export async function measureWorkers(
   piscina: Piscina,
-  budgetMs: number,
-): Promise<readonly (ModelProfile | undefined)[]> {
-  const task: ProfileTask = { budgetMs };
-  return await piscina.run(task, { name: 'profile' });
+  descriptions: readonly [Description, ...Description[]],
+  profiles: Profiles,
+  { arrived, budgetMs }: Pick<ProfileTask, 'arrived' | 'budgetMs'>,
+): Promise<void> {
+  const wanted = agreed(descriptions).loaded.flatMap(({ slot }) =>
+    providersOf(descriptions, slot)
+      .filter((provider) => !profiles.has(slot, provider))
+      .map((provider) => ({ slot, provider })),
+  );
+  if (wanted.length === 0 || budgetMs === 0) return;
+  const threads = descriptions.length;
+  Atomics.store(arrived, 0, 0);
+  const claims = new Int32Array(new SharedArrayBuffer((1 + wanted.length) * 4));
+  const task: ProfileTask = { arrived, threads, budgetMs, wanted, claims };
+  const answers = await Promise.all(
+    descriptions.map(() => piscina.run(task, { name: 'profile' }) as Promise<Profiled[]>),
+  );
+  for (const { slot, profile } of answers.flat()) profiles.keep(slot, profile);
 }
 
 /**

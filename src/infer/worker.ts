@@ -14,13 +14,14 @@ import { loadModel } from './load.ts';
 import type { Model } from './model.ts';
 import { isHalted, NativeHalted, useNativeCells } from './native.ts';
 import type {
-  DescribeTask,
   Description,
   InferResult,
   InferTask,
+  Meeting,
   ModelProblem,
   ModelProfile,
   ModelSpec,
+  Profiled,
   ProfileTask,
   ProviderNews,
   WorkerOptions,
@@ -37,6 +38,7 @@ const {
   succession,
   floors,
   planned,
+  measured,
   profileMsMax,
 } = options;
 useNativeCells(cells);
@@ -47,6 +49,8 @@ await sleep(Atomics.load(succession, 0));
 const models: (Model | undefined)[] = [];
 /** Until they have been measured. */
 const warmed: (Warmed | undefined)[] = [];
+/** Which of its providers it runs on, as an index. */
+const places: number[] = [];
 const problems: ModelProblem[] = [];
 const running: ProviderNews[] = [];
 const addon = native ? loadNative('auto').native : null;
@@ -86,6 +90,8 @@ async function load(spec: ModelSpec): Promise<void> {
     onLost: () => Atomics.store(floors, slot, from),
     onMove: ({ provider, at, left, profile }) => {
       Atomics.store(floors, slot, at);
+      places[slot] = at;
+      Atomics.or(measured, slot, 1 << at);
       parentPort?.postMessage(news(slot, provider, left, profile));
     },
   });
@@ -93,11 +99,11 @@ async function load(spec: ModelSpec): Promise<void> {
   const { provider } = model.parts.loaded;
   models[slot] = model;
   warmed[slot] = loading.warmed;
+  places[slot] = at;
   let profile: ModelProfile | null = null;
-  if (isServed(slot) && at > from) {
-    // The engine has measured it on another provider.
-    profile = await profileOf(model, loading.warmed, provider, { runMsMax, budgetMs: profileMsMax });
-  }
+  // The engine has measured it on other providers.
+  const isNew = (Atomics.load(measured, slot) & (1 << at)) === 0;
+  if (isServed(slot) && isNew && profileMsMax > 0) profile = await measure(spec, profileMsMax);
   const told = news(slot, provider, left, profile);
   running.push(told);
   // One that takes a dead worker's place is not asked to describe itself.
@@ -142,19 +148,25 @@ function placeOf(spec: ModelSpec, message: string): string {
  * Warms what the plan asks for by now, and answers once all `threads` workers are here; waiting keeps this
  * one from taking another's task.
  */
-export async function describe({ arrived, threads }: DescribeTask): Promise<Description> {
+export async function describe({ arrived, threads }: Meeting): Promise<Description> {
   // What did not load did so for that reason.
   if (isHalted()) throw new NativeHalted();
   await warmPlanned();
+  meet({ arrived, threads });
+  const loaded = models.flatMap((model) => (model ? [model.parts.loaded] : []));
+  const now = running.map((one) => ({ ...one, provider: models[one.slot]?.provider ?? one.provider }));
+  return { thread: threadId, loaded, problems, running: now };
+}
+
+/** Returns once all are here. */
+function meet({ arrived, threads }: Meeting): void {
   Atomics.add(arrived, 0, 1);
   Atomics.notify(arrived, 0);
   for (;;) {
     const count = Atomics.load(arrived, 0);
-    if (count >= threads) break;
+    if (count >= threads) return;
     Atomics.wait(arrived, 0, count);
   }
-  const loaded = models.flatMap((model) => (model ? [model.parts.loaded] : []));
-  return { thread: threadId, loaded, problems, running };
 }
 
 /** This worker may have met a stall where the one that was measured did not. */
@@ -169,24 +181,43 @@ async function warmPlanned(): Promise<void> {
   }
 }
 
-/** By slot. */
-export async function profile({ budgetMs }: ProfileTask): Promise<(ModelProfile | undefined)[]> {
-  const profiles: (ModelProfile | undefined)[] = [];
-  for (const { slot, runMsMax = null } of specs) {
-    const model = models[slot];
-    const rows = warmed[slot];
-    if (model === undefined || rows === undefined) continue;
-    const { provider } = model.parts.loaded;
-    const mayTake = runMsMax ?? options.runMsMax;
-    profiles[slot] = await profileOf(model, rows, provider, { runMsMax: mayTake, budgetMs });
+/** What this worker was the first to take of what is wanted. */
+export async function profile(task: ProfileTask): Promise<Profiled[]> {
+  meet(task);
+  const { wanted, claims, budgetMs } = task;
+  const mine = wanted.filter(
+    ({ slot, provider }, i) =>
+      models[slot]?.provider === provider && Atomics.compareExchange(claims, 1 + i, 0, 1) === 0,
+  );
+  if (mine.length === 0) return [];
+  // Not while another one measures. Whoever dies meanwhile ends the start.
+  while (Atomics.compareExchange(claims, 0, 0, 1) !== 0) Atomics.wait(claims, 0, 1);
+  try {
+    const profiles: Profiled[] = [];
+    for (const { slot } of mine) {
+      const spec = specs.find((one) => one.slot === slot)!;
+      profiles.push({ slot, profile: await measure(spec, budgetMs) });
+    }
+    return profiles;
+  } finally {
+    Atomics.store(claims, 0, 0);
+    Atomics.notify(claims, 0);
   }
-  return profiles;
+}
+
+async function measure({ slot, runMsMax }: ModelSpec, budgetMs: number): Promise<ModelProfile> {
+  const may = runMsMax ?? options.runMsMax;
+  const profile = await profileOf(models[slot]!, warmed[slot]!, { runMsMax: may, budgetMs });
+  Atomics.or(measured, slot, 1 << places[slot]!);
+  return profile;
 }
 
 /** Nothing to do; asking for it makes the pool start a worker that is missing. */
 export function ping(): void {}
 
 export async function infer(task: InferTask): Promise<InferResult> {
+  // Nothing is measured any more once there are events; a slab for each model is not nothing.
+  warmed.length = 0;
   const model = models[task.slot];
   // It took a dead worker's place before anybody knew that this model is served.
   if (model === undefined) return await giveBack(task, new Error(lackOf(task.slot)));

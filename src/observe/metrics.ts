@@ -163,7 +163,7 @@ function addModels(add: Add, sources: Sources): void {
     sources.models().map(({ name, batchRows }) => ({ labels: { model: name }, value: batchRows })),
   );
   add('gauge', 'subito_model_run_seconds', 'What a batch took when it was measured, by its rows.', () =>
-    sources.models().flatMap(({ name, provider, profile }) =>
+    sources.models().flatMap(({ name, profileProvider: provider, profile }) =>
       profile.flatMap(({ rows, p50Ms, p99Ms }) => {
         const labels = { model: name, provider, rows };
         return [

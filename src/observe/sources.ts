@@ -27,6 +27,8 @@ export interface ServedModel {
   readonly runMsMax: number;
   /** What batches took when they were measured, by rows; empty when they were not. */
   readonly profile: readonly BucketFigures[];
+  /** The provider that they were measured on: the slowest of those that workers run it on. */
+  readonly profileProvider: string;
 }
 
 export interface BucketFigures {

@@ -86,6 +86,7 @@ export function cannedStats(): Stats {
         rowsMax: 64,
         batchRows: 32,
         runMsMax: 3.5,
+        profileProvider: 'cpu',
         profile: [
           { rows: 1, runs: 200, p50Ms: 0.41, p99Ms: 0.8 },
           { rows: 32, runs: 24, p50Ms: 1.6, p99Ms: 2.9 },

@@ -4,7 +4,8 @@
  *
  *   absent        names of providers that cannot be opened; `cuda/1`: on this device
  *   held          names of providers that are not open until their name is gone from here
- *   fault         names of providers on which every run fails, as after a lost CUDA context
+ *   fault         names of providers on which every run fails, as after a lost CUDA context; `cuda/1`
+ *   fault-after   JSON: { "cuda": 20 }: the same, after so many runs of a session
  *   wrong         names of providers whose numbers are one too high
  *   slow          names of providers that take a millisecond more for each row
  *   search        JSON: { "cuda": [1, 300] }: the first run of each number of rows, in each session, takes
@@ -36,10 +37,9 @@ function says(dir: string, file: string, provider: string): boolean {
   return existsSync(path) && readFileSync(path, 'utf8').split(/\s+/).includes(provider);
 }
 
-function searchOf(dir: string, names: readonly string[]): readonly [runs: number, ms: number] {
-  const path = join(dir, 'search');
-  const said = existsSync(path) ? JSON.parse(readFileSync(path, 'utf8')) : {};
-  return names.map((name) => said[name]).find((one) => one !== undefined) ?? [0, 0];
+function json<T>(dir: string, file: string): Readonly<Record<string, T | undefined>> {
+  const path = join(dir, file);
+  return existsSync(path) ? JSON.parse(readFileSync(path, 'utf8')) : {};
 }
 
 export const open: OpenSession = async (onnxPath, options) => {
@@ -55,17 +55,21 @@ export const open: OpenSession = async (onnxPath, options) => {
     throw new Error(`${provider}: no such device is detected`);
   while (says(dir, 'held', provider)) await sleep(10);
   const session = await InferenceSession.create(onnxPath, { ...options, executionProviders: ['cpu'] });
+  let total = 0;
   const runsOf = new Map<number, number>();
   const run: InferenceSession['run'] = async (feeds: InferenceSession.FeedsType, ...rest: never[]) => {
     const first = feeds[session.inputNames[0]!]!;
     const rows = first.dims[0]!;
     log('run', rows);
-    if (says(dir, 'fault', provider)) {
+    total += 1;
+    const isWorn = total > (json<number>(dir, 'fault-after')[provider] ?? Infinity);
+    if (isWorn || says(dir, 'fault', provider) || says(dir, 'fault', `${provider}/${device}`)) {
       throw new Error(`${provider} failure 700: an illegal memory access was encountered`);
     }
     const ran = (runsOf.get(rows) ?? 0) + 1;
     runsOf.set(rows, ran);
-    const [searches, searchMs] = searchOf(dir, [provider, `${provider}/${device}`]);
+    const search = json<[runs: number, ms: number]>(dir, 'search');
+    const [searches, searchMs] = search[provider] ?? search[`${provider}/${device}`] ?? [0, 0];
     if (ran <= searches) await sleep(searchMs);
     const width = first.data.length / rows;
     for (let row = 0; row < rows; row++) {
