@@ -110,7 +110,8 @@ function comparison({ model, one, all, other }: Measured): Section {
     title: `${model.name}: ${model.what}`,
     text: [
       'Milliseconds of a batch in a worker, median unless said; ' +
-        `${all.threads} threads are all that there are. Opening the model and running each size once: ${loads}.`,
+        `${all.threads} threads are all that there are. ` +
+        `Opening the model and running each size once: ${loads}.`,
       ...devices().map((device) => `- ${device}`),
     ],
     table: {
