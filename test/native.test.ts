@@ -1,6 +1,15 @@
 // How the addon is found, chosen and refused. What its pieces do is tested beside their twins.
 import { execFile, execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -8,6 +17,7 @@ import { Worker } from 'node:worker_threads';
 import { afterAll, expect, test } from 'vitest';
 import { loadConfig } from '../src/config.ts';
 import { loadNative, NATIVE_ABI, nativePaths, nativeText } from '../src/native.ts';
+import { fixture } from './support/models.ts';
 
 const run = promisify(execFile);
 const dir = mkdtempSync(join(tmpdir(), 'subito-native-'));
@@ -21,6 +31,15 @@ function has(program: string): boolean {
     return false;
   }
 }
+/** Without the addon, and with what it needs to start a pool. */
+function copyWithoutAddon(): string {
+  const copy = join(dir, 'copy');
+  cpSync('src', join(copy, 'src'), { recursive: true });
+  copyFileSync('package.json', join(copy, 'package.json'));
+  symlinkSync(join(process.cwd(), 'node_modules'), join(copy, 'node_modules'));
+  return copy;
+}
+
 const canBuild = has('g++') && has('make') && has('python3');
 const built = nativePaths(process.platform, process.arch);
 
@@ -111,3 +130,21 @@ test('the configuration says which', () => {
   expect(loadConfig({ env: {}, overrides: { native: 'on' } }).native).toBe('on');
   expect(() => loadConfig({ env: { SUBITO_NATIVE: 'maybe' } })).toThrow(/native = "maybe" \(SUBITO_NATIVE\)/);
 });
+
+test('workers that cannot load the addon although they should say so, once for all of them', async () => {
+  const copy = copyWithoutAddon();
+  const spec = JSON.stringify(fixture('same_float32'));
+  const script = `
+    import { channels } from './src/observe/channels.ts';
+    import { startPool } from './src/infer/pool.ts';
+    channels.notice.subscribe(({ level, code, message }) => console.log(level, code, message));
+    const options = { specs: [${spec}], providers: ['cpu'], threads: 2, slabArenaBytes: 4096, native: true };
+    const pool = await startPool(options);
+    await pool.stop();
+  `;
+  writeFileSync(join(copy, 'start.ts'), script);
+  const { stdout } = await run(process.execPath, ['start.ts'], { cwd: copy });
+  expect(stdout).toMatch(
+    /^warn NATIVE a worker has no native addon, TypeScript .*: it has not been built.*\n$/,
+  );
+}, 20_000);

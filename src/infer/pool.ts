@@ -15,6 +15,7 @@ import { haltAll, nativeCells, outside } from './native.ts';
 import { type ModelPlan, tellPlan, threadsMost, threadsWanted } from './plan.ts';
 import { Profiles } from './profiles.ts';
 import type {
+  AddonNews,
   InferResult,
   InferTask,
   LoadedModel,
@@ -25,6 +26,7 @@ import type {
   ProviderEntry,
   ProviderNews,
   SeatCells,
+  WorkerNews,
   WorkerOptions,
 } from './protocol.ts';
 import { Running } from './running.ts';
@@ -114,7 +116,9 @@ export class Pool {
     this.running = running;
     this.#inferMsMax = options.inferMsMax;
     this.#loadMsMax = options.loadMsMax;
-    piscina.on('message', (news: ProviderNews) => this.#onNews(news, options.specs));
+    piscina.on('message', (news: WorkerNews) => {
+      if (news.kind === 'provider') this.#onNews(news, options.specs);
+    });
     // Piscina takes a worker off its list after this event.
     piscina.on('workerDestroy', () => queueMicrotask(() => this.#forget(seats)));
   }
@@ -242,6 +246,16 @@ function tellWorkers(planned: PlannedCells, plans: readonly ModelPlan[]): void {
   }
 }
 
+/** The same in every worker is one thing to tell. */
+function addonTeller(): (news: AddonNews) => void {
+  let told = '';
+  return ({ why }) => {
+    if (why === told) return;
+    told = why;
+    notice('warn', 'NATIVE', `a worker has no native addon, TypeScript does its work: ${why}`);
+  };
+}
+
 function workerOptions(options: Required<PoolOptions>, cells: NativeCells, threads: number): WorkerOptions {
   const { specs, providers, slabArenaBytes, native, runMsMax, profileMsMax, opener } = options;
   const slots = Math.max(0, ...specs.map(({ slot }) => slot + 1));
@@ -297,7 +311,9 @@ export async function startPool(given: PoolOptions): Promise<Pool> {
   const piscina = openPiscina(shared, least, most);
   const running = new Running(specs, providers);
   const profiles = new Profiles(specs, options.runMsMax);
-  piscina.on('message', (news: ProviderNews) => {
+  const tellAddon = addonTeller();
+  piscina.on('message', (news: WorkerNews) => {
+    if (news.kind === 'addon') return tellAddon(news);
     running.record(news);
     if (news.profile !== null) profiles.keep(news.slot, news.profile);
   });

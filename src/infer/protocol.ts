@@ -149,6 +149,14 @@ export interface ProviderNews {
   readonly profile: ModelProfile | null;
 }
 
+/** A message of a worker that has to do without the addon, although the main thread could load it. */
+export interface AddonNews {
+  readonly kind: 'addon';
+  readonly why: string;
+}
+
+export type WorkerNews = ProviderNews | AddonNews;
+
 /** Asks workers to measure models: for each that is wanted the first one that runs it there, in turns. */
 export interface ProfileTask extends Meeting {
   /** For each of them. */

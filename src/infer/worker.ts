@@ -7,13 +7,14 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import { parentPort, threadId, workerData } from 'node:worker_threads';
 import { messageOf } from '../errors.ts';
-import { loadNative } from '../native.ts';
+import { loadNative, type Native } from '../native.ts';
 import { ROW, ROW_COLUMNS } from '../schedule/slab.ts';
 import { NoProvider, type OpenSession, ProviderLost } from './ladder.ts';
 import { loadModel } from './load.ts';
 import type { Model } from './model.ts';
 import { isHalted, NativeHalted, useNativeCells } from './native.ts';
 import type {
+  AddonNews,
   Description,
   InferResult,
   InferTask,
@@ -53,7 +54,7 @@ const warmed: (Warmed | undefined)[] = [];
 const places: number[] = [];
 const problems: ModelProblem[] = [];
 const running: ProviderNews[] = [];
-const addon = native ? loadNative('auto').native : null;
+const addon = native ? loadAddon() : null;
 const seat = takeSeat();
 const open = await openerOf(options.opener);
 
@@ -117,6 +118,12 @@ function news(
   profile: ModelProfile | null,
 ): ProviderNews {
   return { kind: 'provider', thread: threadId, slot, provider, left, profile };
+}
+
+function loadAddon(): Native | null {
+  const { native: found, why } = loadNative('auto');
+  if (found === null) parentPort?.postMessage({ kind: 'addon', why } satisfies AddonNews);
+  return found;
 }
 
 /** The model is loaded in other workers, and takes events. */
