@@ -28,7 +28,7 @@ import {
   RECEIVE_BYTES,
   type Where,
 } from '../redis/socket.ts';
-import { type EntryColumns, StreamReplyParser } from '../redis/stream-reply.ts';
+import { type EntryColumns, StreamReplyParser, type TakenEntries } from '../redis/stream-reply.ts';
 import { Claimer } from './claimer.ts';
 
 export interface ReaderOptions {
@@ -65,7 +65,7 @@ export interface ReaderOptions {
     end: number,
     entriesMax: number,
     mark: number,
-  ) => { readonly entries: number; readonly next: number };
+  ) => TakenEntries;
   /** True when this entry is in hand already. */
   readonly isInHand: (id: string) => boolean;
   /** Settles an entry that is too large to be read, or was given out too often. */
@@ -302,7 +302,7 @@ export class StreamReader {
   }
 
   /** What had been given out before is looked at one by one. */
-  #onEntries(buffer: Buffer, start: number, end: number, entriesMax: number) {
+  #onEntries(buffer: Buffer, start: number, end: number, entriesMax: number): TakenEntries {
     const { takeMany } = this.#options;
     if (takeMany === undefined || this.#asked !== 'new') return { entries: 0, next: start };
     return takeMany(buffer, start, end, entriesMax, this.#mark);

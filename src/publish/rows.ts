@@ -3,7 +3,7 @@
  * one argument: entry ids, keys, event ids, microseconds of waiting (in digits), outputs.
  */
 import type { Native } from '../native.ts';
-import { type CommandWriter, copyBytes } from '../redis/resp.ts';
+import { type CommandWriter, copyBytes, digitsOf } from '../redis/resp.ts';
 import { type Batch, ID_BYTES_MAX } from '../schedule/batch.ts';
 import { ROW, ROW_COLUMNS } from '../schedule/slab.ts';
 
@@ -153,10 +153,4 @@ function stringBytes(length: number): number {
 function waitUs(dispatchedMs: number, arrivedMs: number): number {
   const us = Math.round((dispatchedMs - arrivedMs) * 1000);
   return Math.max(0, Math.min(us, WAIT_US_MAX));
-}
-
-function digitsOf(value: number): number {
-  let digits = 1;
-  for (let bound = 10; value >= bound && digits < 10; bound *= 10) digits += 1;
-  return digits;
 }

@@ -73,8 +73,7 @@ export class CommandWriter {
 
   /** A whole number from 0 to 2^31 - 1. */
   int(value: number): void {
-    let digits = 1;
-    for (let bound = 10; value >= bound && digits < 10; bound *= 10) digits += 1;
+    const digits = digitsOf(value);
     this.#head(digits);
     const buffer = this.#buffer;
     for (let at = this.#at + digits - 1, rest = value; at >= this.#at; at -= 1) {
@@ -138,6 +137,13 @@ export class CommandWriter {
     this.#buffer.copy(grown, 0, 0, this.#at);
     this.#buffer = grown;
   }
+}
+
+/** Digits of a whole number from 0 to 2^31 - 1. */
+export function digitsOf(value: number): number {
+  let digits = 1;
+  for (let bound = 10; value >= bound && digits < 10; bound *= 10) digits += 1;
+  return digits;
 }
 
 /** A call into native code costs about what a loop over this many bytes does. */

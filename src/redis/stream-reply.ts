@@ -32,6 +32,13 @@ export interface EntryColumns {
   deliveries: number;
 }
 
+/** What was taken of a reply's entries in one go; valid until the next time. */
+export interface TakenEntries {
+  readonly entries: number;
+  /** Where the first entry begins that was not taken. */
+  readonly next: number;
+}
+
 export interface StreamReplyOptions {
   readonly fields: readonly string[];
   readonly entryBytesMax: number;
@@ -41,12 +48,7 @@ export interface StreamReplyOptions {
    * Takes at most `entriesMax` whole entries from `start` on, those about which there is nothing to say, and
    * says how many and where it stopped. The others are offered by `onEntry`.
    */
-  readonly onEntries?: (
-    buffer: Buffer,
-    start: number,
-    end: number,
-    entriesMax: number,
-  ) => { readonly entries: number; readonly next: number };
+  readonly onEntries?: (buffer: Buffer, start: number, end: number, entriesMax: number) => TakenEntries;
   readonly onOversize: (id: string, deliveries: number) => boolean;
   /** What stands where the stream's name does, at `start` to `end`; before the reply's entries. */
   readonly onHead?: (buffer: Buffer, start: number, end: number) => void;

@@ -5,7 +5,7 @@
  */
 import { FILL, FILL_CELLS, type Native } from '../native.ts';
 import { copyBytes } from '../redis/resp.ts';
-import type { EntryColumns } from '../redis/stream-reply.ts';
+import type { EntryColumns, TakenEntries } from '../redis/stream-reply.ts';
 import { type Batch, ID_BYTES_MAX, ORIGIN_DIRECT } from './batch.ts';
 import type { Batcher, Lane } from './batcher.ts';
 import type { AnswerCallback, DirectEvent } from './direct.ts';
@@ -40,13 +40,6 @@ export interface IntakeStream {
   /** 0: the model's, else the engine's default. */
   readonly deadlineMs: number;
   readonly json: boolean;
-}
-
-/** What `takeMany` did; valid until it is called again. */
-export interface TakenMany {
-  readonly entries: number;
-  /** Where the first entry begins that was not taken. */
-  readonly next: number;
 }
 
 export interface IntakeOptions {
@@ -141,7 +134,7 @@ export class Intake {
     end: number,
     entriesMax: number,
     mark: number,
-  ): TakenMany {
+  ): TakenEntries {
     const taken = this.#taken;
     taken.entries = 0;
     taken.next = start;
