@@ -1,5 +1,5 @@
-import type { TensorSpec } from '../schedule/slab.ts';
-import { type NumericData, product, sliceOf, type TensorData } from './tensors.ts';
+import type { NumericData, TensorSpec } from '../schedule/slab.ts';
+import { product, sliceOf, type TensorData } from './tensors.ts';
 
 /**
  * One output of a batch, wherever its rows lie: in the slab's region, side by side in a tensor that ONNX

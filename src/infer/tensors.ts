@@ -1,26 +1,16 @@
 /** Tensor memory by dtype. */
-import { DTYPE_BYTES, type Dtype, type TensorSpec } from '../schedule/slab.ts';
+import {
+  DTYPE_ARRAYS,
+  DTYPE_BYTES,
+  type Dtype,
+  type NumericData,
+  type TensorSpec,
+} from '../schedule/slab.ts';
 import { fromHalf, toHalf } from './half.ts';
 import type { RowView } from './handler.ts';
 
 /** Elements of a tensor; like a row, but of any number of rows. */
 export type TensorData = RowView;
-export type NumericData = Exclude<TensorData, string[]>;
-
-const ARRAYS = {
-  float32: Float32Array,
-  float64: Float64Array,
-  float16: Uint16Array,
-  int8: Int8Array,
-  int16: Int16Array,
-  int32: Int32Array,
-  int64: BigInt64Array,
-  uint8: Uint8Array,
-  uint16: Uint16Array,
-  uint32: Uint32Array,
-  uint64: BigUint64Array,
-  bool: Uint8Array,
-} as const;
 
 /**
  * A view of `elements` elements at `byteOffset`. Strings have no bytes in a slab: asking for them is a bug.
@@ -32,7 +22,7 @@ export function viewOf(
   elements: number,
 ): NumericData {
   if (dtype === 'string') throw new TypeError('strings have no region in a slab');
-  return new ARRAYS[dtype](buffer as ArrayBuffer, byteOffset, elements);
+  return new DTYPE_ARRAYS[dtype](buffer as ArrayBuffer, byteOffset, elements);
 }
 
 export function isFloat(dtype: Dtype): boolean {

@@ -27,6 +27,24 @@ export const DTYPE_BYTES = {
 
 export type Dtype = keyof typeof DTYPE_BYTES;
 
+/** What their elements lie in: halves raw, truth values as 0 and 1. Text has no memory of this kind. */
+export const DTYPE_ARRAYS = {
+  float32: Float32Array,
+  float64: Float64Array,
+  float16: Uint16Array,
+  int8: Int8Array,
+  int16: Int16Array,
+  int32: Int32Array,
+  int64: BigInt64Array,
+  uint8: Uint8Array,
+  uint16: Uint16Array,
+  uint32: Uint32Array,
+  uint64: BigUint64Array,
+  bool: Uint8Array,
+} as const satisfies Record<Exclude<Dtype, 'string'>, unknown>;
+
+export type NumericData = InstanceType<(typeof DTYPE_ARRAYS)[keyof typeof DTYPE_ARRAYS]>;
+
 /** One input or output of a model, per row: the batch dimension is left out. */
 export interface TensorSpec {
   readonly name: string;

@@ -4,12 +4,12 @@
  * each behind its length in four bytes. Halves come so, but go as numbers: Node 22 knows none.
  */
 import { InvalidEvent } from '../../infer/handler.ts';
-import type { TensorSpec } from '../../schedule/slab.ts';
+import { DTYPE_ARRAYS, type Dtype, type TensorSpec } from '../../schedule/slab.ts';
 import { parseJsonObject } from '../codec.ts';
 import { Malformed } from '../msgpack.ts';
 import type { PlainRequest } from './body.ts';
 import { plainRows } from './body.ts';
-import type { OutputTensor } from './tensors.ts';
+import { DATATYPES, type OutputTensor } from './tensors.ts';
 
 type Fields = Readonly<Record<string, unknown>>;
 
@@ -19,23 +19,15 @@ export interface BinaryBody {
   readonly parts: readonly (Buffer | null)[];
 }
 
-/** Elements that have a fixed size. */
-const ARRAYS = {
-  FP32: Float32Array,
-  FP64: Float64Array,
-  INT8: Int8Array,
-  INT16: Int16Array,
-  INT32: Int32Array,
-  INT64: BigInt64Array,
-  UINT8: Uint8Array,
-  UINT16: Uint16Array,
-  UINT32: Uint32Array,
-  UINT64: BigUint64Array,
-  BOOL: Uint8Array,
-} as const;
+const DTYPES: ReadonlyMap<unknown, Dtype> = new Map(
+  Object.entries(DATATYPES).map(([dtype, datatype]) => [datatype, dtype as Dtype]),
+);
 
-const isArrayType = (datatype: unknown): datatype is keyof typeof ARRAYS =>
-  typeof datatype === 'string' && Object.hasOwn(ARRAYS, datatype);
+/** What the elements of such a tensor lie in; null: they are halves or texts, or there is no such type. */
+function arrayOf(datatype: unknown) {
+  const dtype = DTYPES.get(datatype);
+  return dtype === undefined || dtype === 'float16' || dtype === 'string' ? null : DTYPE_ARRAYS[dtype];
+}
 
 /** `headLength`: the header that says how long the JSON is. Throws Malformed, InvalidEvent. */
 export function splitBody(bytes: Buffer, headLength: string): BinaryBody {
@@ -93,13 +85,14 @@ export function withValues({ fields, parts }: BinaryBody): Fields {
 
 function valuesOf(datatype: unknown, part: Buffer, path: string): unknown[] {
   if (datatype === 'BYTES') return textsOf(part, path);
-  if (!isArrayType(datatype)) {
-    throw new InvalidEvent(`${path}.datatype`, `${String(datatype)} is not taken in binary; send it as JSON`);
+  const type = String(datatype);
+  const array = arrayOf(datatype);
+  if (array === null) {
+    throw new InvalidEvent(`${path}.datatype`, `${type} is not taken in binary; send it as JSON`);
   }
-  const array = ARRAYS[datatype];
   const elementBytes = array.BYTES_PER_ELEMENT;
   if (part.length % elementBytes !== 0) {
-    throw new InvalidEvent(path, `${part.length} bytes are no ${datatype}, which have ${elementBytes} each`);
+    throw new InvalidEvent(path, `${part.length} bytes are no ${type}, which have ${elementBytes} each`);
   }
   // In memory of its own: a tensor may stand anywhere in the body, its elements may not.
   const own = new Uint8Array(part);
@@ -142,8 +135,8 @@ export function elementBytes({ datatype, data }: OutputTensor): Buffer | null {
     });
     return Buffer.concat(parts);
   }
-  if (!isArrayType(datatype)) return null;
-  const array = ARRAYS[datatype];
+  const array = arrayOf(datatype);
+  if (array === null) return null;
   const values = new array(data.length);
   const isWide = values instanceof BigInt64Array || values instanceof BigUint64Array;
   const isFloat = values instanceof Float32Array || values instanceof Float64Array;

@@ -6,7 +6,7 @@
  * is wrong.
  */
 import { isUtf8 } from 'node:buffer';
-import type { Dtype, TensorSpec } from '../../schedule/slab.ts';
+import { DTYPE_ARRAYS, type NumericData, type TensorSpec } from '../../schedule/slab.ts';
 import { NESTING_MAX } from '../msgpack.ts';
 import { readNumbers } from './numbers.ts';
 import { DATATYPES } from './tensors.ts';
@@ -18,22 +18,6 @@ export interface PlainRequest {
   /** The row's tensors one after the other, little-endian; valid until the next call. */
   readonly row: (row: number) => Uint8Array;
 }
-
-/** Elements that can be read so. Halves, text and truth values go the long way. */
-const ARRAYS = {
-  float32: Float32Array,
-  float64: Float64Array,
-  int8: Int8Array,
-  int16: Int16Array,
-  int32: Int32Array,
-  int64: BigInt64Array,
-  uint8: Uint8Array,
-  uint16: Uint16Array,
-  uint32: Uint32Array,
-  uint64: BigUint64Array,
-} as const satisfies Partial<Record<Dtype, unknown>>;
-
-type ReadableDtype = keyof typeof ARRAYS;
 
 /** Where a list stands in the body, brackets included. */
 interface Span {
@@ -191,26 +175,28 @@ function rowsIn(input: unknown, tensor: TensorSpec): number {
   return same && Number.isSafeInteger(rows) ? (rows as number) : 0;
 }
 
+/** Null for halves, text and truth values, and for what is no list of numbers that the tensor can hold. */
 function readColumn(
   bytes: Buffer,
   { start, end }: Span,
   tensor: TensorSpec,
   rows: number,
 ): Uint8Array | null {
-  const array = ARRAYS[tensor.dtype as ReadableDtype];
+  const { dtype } = tensor;
+  if (dtype === 'float16' || dtype === 'bool' || dtype === 'string') return null;
   const elements = rows * tensor.elements;
   // A digit and a comma each: what a shape only claims is not given memory.
-  if (array === undefined || elements * 2 > end - start) return null;
+  if (elements * 2 > end - start) return null;
   if (elements > numbers.length) numbers = new Float64Array(elements);
-  if (!readNumbers(bytes, start, end, numbers, elements, tensor.dtype === 'float32')) return null;
-  if (tensor.dtype === 'float64') return bytesOf(numbers.slice(0, elements));
-  if (tensor.dtype === 'float32') return bytesOf(new Float32Array(numbers.subarray(0, elements)));
-  const values = new array(elements);
+  if (!readNumbers(bytes, start, end, numbers, elements, dtype === 'float32')) return null;
+  if (dtype === 'float64') return bytesOf(numbers.slice(0, elements));
+  if (dtype === 'float32') return bytesOf(new Float32Array(numbers.subarray(0, elements)));
+  const values = new DTYPE_ARRAYS[dtype](elements);
   return fill(values, elements) ? bytesOf(values) : null;
 }
 
 /** False: some number is not whole, out of range or rounded. */
-function fill(values: InstanceType<(typeof ARRAYS)[ReadableDtype]>, elements: number): boolean {
+function fill(values: NumericData, elements: number): boolean {
   const isWide = values instanceof BigInt64Array || values instanceof BigUint64Array;
   for (let i = 0; i < elements; i += 1) {
     const value = numbers[i] as number;
