@@ -7,6 +7,7 @@ import { createRequire } from 'node:module';
 import { relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { messageOf, SubitoError } from './errors.ts';
+import type { Batch } from './schedule/batch.ts';
 
 /** auto: the addon where there is one; off: never; on: the start fails without it. */
 export type NativeMode = 'auto' | 'off' | 'on';
@@ -16,23 +17,28 @@ export interface NativeBatch {
   readonly isNativeBatch: never;
 }
 
-/** Columns as in schedule/batch.ts, layout as in schedule/slab.ts, limits as in limits.ts. */
-export interface NativeBatchOptions {
-  readonly rowsMax: number;
-  readonly table: Int32Array;
-  readonly memory: Buffer;
-  readonly ids: Buffer;
-  readonly idBytes: Uint8Array;
-  readonly keys: Buffer;
-  readonly keyBytes: Uint16Array;
-  readonly keyBytesMax: number;
-  readonly events: Buffer;
-  readonly eventBytes: Uint16Array;
-  readonly eventIdBytesMax: number;
-  readonly arrivedMs: Float64Array;
-  readonly readMs: Float64Array;
-  readonly origin: Int16Array;
-  readonly fences: Int32Array;
+/** What the addon reads and writes of a batch itself. */
+type NativeColumns = Pick<
+  Batch,
+  | 'rowsMax'
+  | 'table'
+  | 'memory'
+  | 'ids'
+  | 'idBytes'
+  | 'keys'
+  | 'keyBytes'
+  | 'keyBytesMax'
+  | 'events'
+  | 'eventBytes'
+  | 'eventIdBytesMax'
+  | 'arrivedMs'
+  | 'readMs'
+  | 'origin'
+  | 'fences'
+>;
+
+/** Layout as in schedule/slab.ts, limits as in limits.ts. */
+export interface NativeBatchOptions extends NativeColumns {
   /** What an entry may say in `model`. */
   readonly names: readonly string[];
   /** 0: entries of this model cannot have `features`. */
