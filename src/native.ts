@@ -20,7 +20,6 @@ export interface NativeBatch {
 /** What the addon reads and writes of a batch itself. */
 type NativeColumns = Pick<
   Batch,
-  | 'rowsMax'
   | 'table'
   | 'memory'
   | 'ids'
@@ -39,6 +38,8 @@ type NativeColumns = Pick<
 
 /** Layout as in schedule/slab.ts, limits as in limits.ts. */
 export interface NativeBatchOptions extends NativeColumns {
+  /** What there is memory for; how many rows it may have now, a call is told. */
+  readonly rowsMax: number;
   /** What an entry may say in `model`. */
   readonly names: readonly string[];
   /** 0: entries of this model cannot have `features`. */

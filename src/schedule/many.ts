@@ -52,7 +52,6 @@ export function openNative(
   const { layout } = batch;
   assert(layout !== null, 'rejects have no slab');
   return native.openBatch({
-    // What there is memory for; how many rows it may have now is told with each call.
     rowsMax: batch.idBytes.length,
     table: batch.table,
     memory: batch.memory,
