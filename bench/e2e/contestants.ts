@@ -45,6 +45,37 @@ const onStreams = {
   way: () => null,
 };
 
+/** What both BullMQ workers have in common. */
+const onQueue = {
+  guessPerS: 5_000,
+  async fill(site: Site, batch: string, count: number) {
+    const queue = openQueue(site.redisUrl);
+    for (let from = 0; from < count; from += 1000) {
+      await queue.addBulk(jobs(batch, from, Math.min(1000, count - from)));
+    }
+    await queue.close();
+  },
+  async answered(site: Site) {
+    const queued = await Promise.all(
+      ['wait', 'active'].map((list) => site.wire.call(['LLEN', `bull:bench:${list}`])),
+    );
+    const total = Number((await site.wire.call(['GET', 'bull:bench:id'])) ?? 0);
+    return total - (queued as number[]).reduce((sum, length) => sum + length, 0);
+  },
+  lastAnswerMs: (site: Site) => lastAddedMs(site.wire, EVENTS),
+  verify: (site: Site, batch: string, count: number) =>
+    verifyOnce(site.wire, EVENTS, batch, count, (fields) =>
+      field(fields, 'event') === 'completed' ? field(fields, 'jobId') : undefined,
+    ),
+  async forget(site: Site) {
+    await trim(site, EVENTS);
+  },
+  way:
+    (site: Site): MakeWay =>
+    (run, settle, fail) =>
+      new BullWay(site.redisUrl, run, settle, fail),
+};
+
 const peer = (name: string, ...args: readonly string[]) => {
   const path = new URL(`../peers/${name}.ts`, import.meta.url).pathname;
   return (site: Site) =>
@@ -76,6 +107,7 @@ export const twin: Contestant = {
 };
 
 const batchedText = 'XREADGROUP COUNT 128, one run a batch, pipelined XADDs and one XACK, reads ahead';
+const bullText = 'BullMQ 6: concurrency 100, result returned, finished jobs removed';
 
 export const contestants: readonly Contestant[] = [
   subito,
@@ -103,31 +135,14 @@ export const contestants: readonly Contestant[] = [
   },
   {
     name: 'bullmq',
-    what: 'BullMQ 6, concurrency 100, jobs in hand run as one batch, result returned, finished jobs removed',
-    guessPerS: 5_000,
-    start: peer('bullmq'),
-    async fill(site, batch, count) {
-      const queue = openQueue(site.redisUrl);
-      for (let from = 0; from < count; from += 1000) {
-        await queue.addBulk(jobs(batch, from, Math.min(1000, count - from)));
-      }
-      await queue.close();
-    },
-    async answered(site) {
-      const queued = await Promise.all(
-        ['wait', 'active'].map((list) => site.wire.call(['LLEN', `bull:bench:${list}`])),
-      );
-      const total = Number((await site.wire.call(['GET', 'bull:bench:id'])) ?? 0);
-      return total - (queued as number[]).reduce((sum, length) => sum + length, 0);
-    },
-    lastAnswerMs: (site) => lastAddedMs(site.wire, EVENTS),
-    verify: (site, batch, count) =>
-      verifyOnce(site.wire, EVENTS, batch, count, (fields) =>
-        field(fields, 'event') === 'completed' ? field(fields, 'jobId') : undefined,
-      ),
-    async forget(site) {
-      await trim(site, EVENTS);
-    },
-    way: (site) => (run, settle, fail) => new BullWay(site.redisUrl, run, settle, fail),
+    what: `${bullText}; each job runs the model for itself, as its documentation has it`,
+    ...onQueue,
+    start: peer('bullmq', 'each'),
+  },
+  {
+    name: 'bullmq-batched',
+    what: 'the same, kinder to it: the jobs in hand are one run, which else only BullMQ Pro has',
+    ...onQueue,
+    start: peer('bullmq', 'together'),
   },
 ];
