@@ -2,12 +2,11 @@
 import { expect, test } from 'vitest';
 import { OutArena } from '../src/infer/arena.ts';
 import { float32Text, jsonText, OutputEncoder } from '../src/infer/encode.ts';
-import { LEFT, nativeEncoder } from '../src/infer/native-codec.ts';
+import { DTYPES, LEFT, nativeEncoder } from '../src/infer/native-codec.ts';
 import type { ManifestOutput } from '../src/infer/protocol.ts';
 import { SlabView } from '../src/infer/session.ts';
 import { load, tensorSpec } from '../src/infer/tensors.ts';
 import { ENCODING, RESULT, ROW, ROW_COLUMNS, slabLayout, type TensorSpec } from '../src/schedule/slab.ts';
-import { NUMERIC } from './support/events.ts';
 import { longNumbers, native } from './support/native.ts';
 import { Random } from './support/random.ts';
 
@@ -26,7 +25,7 @@ function anyOutputs(random: Random): AnyOutputs {
   const specs: TensorSpec[] = [];
   const manifest: ManifestOutput[] = [];
   for (let i = random.int(1, 3); i > 0; i--) {
-    const dtype = random.chance(0.4) ? 'float32' : random.pick(NUMERIC);
+    const dtype = random.chance(0.4) ? 'float32' : random.pick(DTYPES);
     const shape = random.pick([[], [1], [3], [20], [2, 2], [2, 1, 3], [1, 1, 1]]);
     const spec = tensorSpec(random.pick(['y', 'é', 'a "name"', 'probabilities']) + i, dtype, shape);
     specs.push(spec);

@@ -12,8 +12,8 @@ import { store, viewOf } from './tensors.ts';
 /** In the result of a row that was not decoded, in the length of one that was not encoded. */
 export const LEFT = -1;
 
-/** A dtype's number is its place; native/src/plan.h has the same order. */
-const DTYPES: readonly Dtype[] = [
+/** All but text. A dtype's number is its place; native/src/plan.h has the same order. */
+export const DTYPES: readonly Dtype[] = [
   'float32',
   'float64',
   'float16',

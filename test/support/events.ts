@@ -1,23 +1,10 @@
 /** Random models, and random events for them: right, odd, and broken, in every form that bytes allow. */
+import { DTYPES } from '../../src/infer/native-codec.ts';
 import type { ManifestField, ManifestInput } from '../../src/infer/protocol.ts';
-import { tensorSpec } from '../../src/infer/tensors.ts';
+import { isFloat, tensorSpec } from '../../src/infer/tensors.ts';
 import type { Dtype, TensorSpec } from '../../src/schedule/slab.ts';
 import type { Random } from './random.ts';
 
-export const NUMERIC: readonly Dtype[] = [
-  'float32',
-  'float64',
-  'float16',
-  'int8',
-  'int16',
-  'int32',
-  'int64',
-  'uint8',
-  'uint16',
-  'uint32',
-  'uint64',
-  'bool',
-];
 const SHAPES = [[], [1], [3], [12], [2, 2], [2, 1, 2], [1, 3]] as const;
 /** Some of them have bytes of their own in UTF-8, some mean something to JavaScript. */
 const NAMES = [
@@ -41,13 +28,9 @@ export interface AnyModel {
   readonly manifest: readonly ManifestInput[];
 }
 
-function isFloat(dtype: Dtype): boolean {
-  return dtype.startsWith('float');
-}
-
 function anyField(random: Random, name: string, dtype: Dtype): ManifestField {
   const own = random.chance(0.3)
-    ? random.pick(NUMERIC.filter((each) => isFloat(dtype) || !isFloat(each)))
+    ? random.pick(DTYPES.filter((each) => isFloat(dtype) || !isFloat(each)))
     : null;
   const value = (own ?? dtype) === 'bool' ? random.chance(0.5) : random.int(0, 100);
   return { name, dtype: own, default: random.chance(0.3) ? value : undefined };
@@ -64,7 +47,7 @@ export function anyModel(random: Random): AnyModel {
   const specs: TensorSpec[] = [];
   const manifest: ManifestInput[] = [];
   for (let i = random.int(1, 3); i > 0; i--) {
-    const dtype = random.chance(0.4) ? 'float32' : random.pick(NUMERIC);
+    const dtype = random.chance(0.4) ? 'float32' : random.pick(DTYPES);
     const named = random.chance(0.5);
     const spec = tensorSpec(named ? `input ${i}` : name(), dtype, random.pick(SHAPES));
     const finite = random.chance(0.5);
