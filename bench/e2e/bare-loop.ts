@@ -7,7 +7,7 @@
  * Arguments: Redis URL.
  */
 import { parseEndpoint } from '../../src/redis/endpoint.ts';
-import { CommandWriter, encodeCommand } from '../../src/redis/resp.ts';
+import { CommandWriter, copyBytes, encodeCommand } from '../../src/redis/resp.ts';
 import { RECEIVE_BYTES, RedisSocket } from '../../src/redis/socket.ts';
 import { StreamReplyParser } from '../../src/redis/stream-reply.ts';
 import { Replies } from '../replies.ts';
@@ -35,20 +35,25 @@ const additions = new CommandWriter(1_048_576);
 const ids = new CommandWriter(65_536);
 let entries = 0;
 
+function putSlice(commands: CommandWriter, source: Uint8Array, start: number, end: number): void {
+  const { buffer, at } = commands.bulk(end - start);
+  copyBytes(source, start, end, buffer, at);
+}
+
 const parser = new StreamReplyParser({
   fields: ['event', 'key'],
   entryBytesMax: 131_072,
   onEntry(buffer, { idStart, idEnd, fields }) {
     additions.array(19);
     for (const part of ['XADD', PREDICTIONS, '*', 'source']) additions.ascii(part);
-    additions.slice(buffer, idStart, idEnd);
+    putSlice(additions, buffer, idStart, idEnd);
     additions.ascii('event');
-    additions.slice(buffer, fields[0]!, fields[1]!);
+    putSlice(additions, buffer, fields[0]!, fields[1]!);
     additions.ascii('key');
-    additions.slice(buffer, fields[2]!, fields[3]!);
+    putSlice(additions, buffer, fields[2]!, fields[3]!);
     for (const part of ['model', 'mlp@1', 'status', 'ok', 'outputs', OUTPUTS]) additions.ascii(part);
     for (const part of ['wait_us', TIMES_US, 'infer_us', TIMES_US]) additions.ascii(part);
-    ids.slice(buffer, idStart, idEnd);
+    putSlice(ids, buffer, idStart, idEnd);
     entries++;
     return true;
   },

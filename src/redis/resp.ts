@@ -84,12 +84,6 @@ export class CommandWriter {
     this.#end();
   }
 
-  /** Bytes `start` to `end` of `source`. */
-  slice(source: Uint8Array, start: number, end: number): void {
-    const { buffer, at } = this.bulk(end - start);
-    copyBytes(source, start, end, buffer, at);
-  }
-
   /** An argument of so many bytes, which the caller puts into `buffer` from `at` on, all of them, at once. */
   bulk(bytes: number): { readonly buffer: Buffer; readonly at: number } {
     this.#head(bytes);
