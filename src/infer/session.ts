@@ -21,7 +21,8 @@ export interface SessionShape {
   readonly batched: boolean;
 }
 
-interface Batch {
+/** A batch's tensors over the memory of its rows. */
+interface Binding {
   readonly feeds: Record<string, Tensor>;
   /** A tensor over the slab's region, or null where ONNX Runtime allocates. */
   readonly fetches: Record<string, Tensor | null>;
@@ -36,8 +37,8 @@ export class SlabView {
   /** Regions of the inputs; text has none and lies in an array of this worker's own. */
   readonly inputs: readonly TensorData[];
   readonly columns: readonly OutputColumn[];
-  /** Feeds and fetches of a batch from row 0 on, by number of rows. */
-  readonly batches = new Map<number, Batch>();
+  /** Of batches from row 0 on, by number of rows. */
+  readonly bindings = new Map<number, Binding>();
   readonly #rows: (Record<string, RowView> | undefined)[] = [];
   readonly #specs: readonly TensorSpec[];
 
@@ -139,9 +140,9 @@ export class ModelSession {
   /** Runs row `row` alone. */
   async runAlone(slab: SlabView, row: number): Promise<void> {
     await this.#orElsewhere(async ({ session }) => {
-      const batch = this.#bind(slab, row, 1);
-      this.#feedText(batch, slab, row, 1);
-      const results = await inNative(() => session.run(batch.feeds, batch.fetches));
+      const binding = this.#bind(slab, row, 1);
+      this.#feedText(binding, slab, row, 1);
+      const results = await inNative(() => session.run(binding.feeds, binding.fetches));
       for (const column of slab.columns) {
         if (column.region !== null) continue;
         const { data, dims } = results[column.spec.name]!;
@@ -174,17 +175,17 @@ export class ModelSession {
   }
 
   /** Feeds and fetches over the slab's memory; those of a batch from row 0 on are kept. */
-  #bound(slab: SlabView, first: number, rows: number): Batch {
-    let batch = first === 0 ? slab.batches.get(rows) : undefined;
-    if (batch === undefined) {
-      batch = this.#bind(slab, first, rows);
-      if (first === 0) slab.batches.set(rows, batch);
+  #bound(slab: SlabView, first: number, rows: number): Binding {
+    let binding = first === 0 ? slab.bindings.get(rows) : undefined;
+    if (binding === undefined) {
+      binding = this.#bind(slab, first, rows);
+      if (first === 0) slab.bindings.set(rows, binding);
     }
-    this.#feedText(batch, slab, first, rows);
-    return batch;
+    this.#feedText(binding, slab, first, rows);
+    return binding;
   }
 
-  #bind(slab: SlabView, row: number, rows: number): Batch {
+  #bind(slab: SlabView, row: number, rows: number): Binding {
     const { inputs, outputs, leading, batched } = this.#shape;
     const tensor = (spec: TensorSpec, data: TensorData, lead: boolean) =>
       new Tensor(
@@ -205,13 +206,13 @@ export class ModelSession {
   }
 
   /** A tensor of text holds a copy of the strings, so it is made anew for every run. */
-  #feedText(batch: Batch, slab: SlabView, row: number, rows: number): void {
+  #feedText(binding: Binding, slab: SlabView, row: number, rows: number): void {
     const { inputs, leading } = this.#shape;
     for (let i = 0; i < inputs.length; i++) {
       const { name, dtype, elements, shape } = inputs[i]!;
       if (dtype !== 'string') continue;
       const text = (slab.inputs[i] as string[]).slice(row * elements, (row + rows) * elements);
-      batch.feeds[name] = new Tensor('string', text, leading ? [rows, ...shape] : shape);
+      binding.feeds[name] = new Tensor('string', text, leading ? [rows, ...shape] : shape);
     }
   }
 }
