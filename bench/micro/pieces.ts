@@ -34,6 +34,11 @@ export const PIECES: readonly Piece[] = [
     load: async () => await (await import('./batcher.ts')).cases(),
   },
   {
+    name: 'hop',
+    what: "a batch's way to a worker and back, without the batch",
+    load: async () => await (await import('./hop.ts')).cases(),
+  },
+  {
     name: 'worker',
     what: 'decode, session.run and encode of a batch, in one thread',
     load: async () => await (await import('./worker.ts')).cases(),

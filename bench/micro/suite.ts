@@ -163,7 +163,7 @@ async function run({ quick, only, rounds, check, say }: SuiteOptions): Promise<S
 
 export const micro: Suite = {
   name: 'micro',
-  what: `pieces of the hot paths, time and memory per event: ${PIECES.map(({ name }) => name).join(', ')}`,
+  what: `pieces of the hot paths, time and memory: ${PIECES.map(({ name }) => name).join(', ')}`,
   run,
 };
 

@@ -97,11 +97,17 @@ export class Crew {
     if (piscina.threads.length < threads) this.#ask();
   }
 
-  /** A task that no warm worker takes at once makes piscina start one. */
+  /**
+   * A task that no warm worker takes at once makes piscina start one, so there is one for each of those
+   * before it. The last one waits for the new worker, and is taken back when that dies, unless there are
+   * others: they take it, and ending a task that has begun would end its worker.
+   */
   #ask(): void {
-    this.#asking?.abort();
-    const asking = new AbortController();
-    this.#asking = asking;
-    this.#options.piscina.run(undefined, { name: 'ping', signal: asking.signal }).catch(() => {});
+    const { piscina } = this.#options;
+    if (this.#warm.size === 0) this.#asking?.abort();
+    this.#asking = new AbortController();
+    const { signal } = this.#asking;
+    for (let i = 0; i <= this.#warm.size; i++)
+      piscina.run(undefined, { name: 'ping', signal }).catch(() => {});
   }
 }

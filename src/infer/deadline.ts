@@ -5,28 +5,6 @@ import type { NativeCells } from './protocol.ts';
 /** How often a thread that hangs in native code is looked at. */
 const HUNG_POLL_MS = 20;
 
-/**
- * What piscina needs of a signal. An AbortController for each batch would cost more than all else that its
- * dispatch does here.
- */
-export class Stop {
-  aborted = false;
-  #listener: (() => void) | null = null;
-
-  addEventListener(_name: 'abort', listener: () => void): void {
-    this.#listener = listener;
-  }
-
-  removeEventListener(): void {
-    this.#listener = null;
-  }
-
-  abort(): void {
-    this.aborted = true;
-    this.#listener?.();
-  }
-}
-
 /** A thread whose time is over. */
 export interface Late {
   readonly thread: number;

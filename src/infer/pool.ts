@@ -1,7 +1,6 @@
 /**
  * The main thread's side of the worker threads: batches go out, results come back, a dead worker is replaced.
  */
-import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { Piscina } from 'piscina';
@@ -10,7 +9,8 @@ import { limitsDefault } from '../limits.ts';
 import { notice } from '../observe/channels.ts';
 import { ROW, ROW_COLUMNS } from '../schedule/slab.ts';
 import { Crew } from './crew.ts';
-import { Deadline, type Late, Stop } from './deadline.ts';
+import { Deadline, type Late } from './deadline.ts';
+import { Desks } from './desks.ts';
 import { haltAll, nativeCells, outside } from './native.ts';
 import { type ModelPlan, tellPlan, threadsMost, threadsWanted } from './plan.ts';
 import { Profiles } from './profiles.ts';
@@ -75,6 +75,7 @@ interface PoolParts {
   readonly seats: SeatCells;
   readonly planned: PlannedCells;
   readonly crew: Crew;
+  readonly desks: Desks;
   readonly running: Running;
   readonly profiles: Profiles;
   readonly loaded: readonly LoadedModel[];
@@ -97,6 +98,7 @@ export class Pool {
   readonly #cells: NativeCells;
   readonly #planned: PlannedCells;
   readonly #crew: Crew;
+  readonly #desks: Desks;
   readonly #profiles: Profiles;
   readonly #inferMsMax: number;
   readonly #loadMsMax: number;
@@ -109,6 +111,7 @@ export class Pool {
     this.#planned = parts.planned;
     this.#profiles = parts.profiles;
     this.#crew = parts.crew;
+    this.#desks = parts.desks;
     this.loaded = parts.loaded;
     this.problems = parts.problems;
     this.plans = parts.plans;
@@ -184,9 +187,7 @@ export class Pool {
   }
 
   async #runOnce(task: InferTask, table: Int32Array, at: number): Promise<InferResult> {
-    const stop = new Stop();
-    let gone: Promise<unknown> = Promise.resolve();
-    let late: Late = { thread: 0, moving: false, inside: false, msMax: 0 };
+    let late: Late | null = null;
     const deadline = new Deadline({
       runMsMax: this.#inferMsMax,
       moveMsMax: this.#loadMsMax,
@@ -195,21 +196,15 @@ export class Pool {
       onHung: (found) => reportHung(task, found),
       onEnd: (found) => {
         late = found;
-        const worker = this.#piscina.threads.find(({ threadId }) => threadId === found.thread);
-        if (worker !== undefined) gone = once(worker, 'exit');
-        stop.abort();
+        void this.#piscina.threads.find(({ threadId }) => threadId === found.thread)?.terminate();
       },
     });
     try {
-      return await this.#piscina.run(task, { name: 'infer', signal: stop });
+      return await this.#desks.run(task);
     } catch (error) {
-      if (!stop.aborted) throw new SubitoError('WORKER_DIED', messageOf(error), { cause: error });
-      // Until its thread is gone, it may still write to the slab: given away sooner, that is a wrong
-      // prediction.
-      await gone;
       // What takes long is then a provider: the batch has not begun.
-      if (late.moving) Atomics.store(table, at, 0);
-      const what = `a batch of slot ${task.slot} took longer than ${late.msMax} ms`;
+      if (late !== null && (late as Late).moving) Atomics.store(table, at, 0);
+      const what = late === null ? messageOf(error) : tookLonger(task, late);
       throw new SubitoError('WORKER_DIED', what, { cause: error });
     } finally {
       deadline.clear();
@@ -220,9 +215,13 @@ export class Pool {
   async stop(): Promise<void> {
     this.#stopped = true;
     this.#crew.stop();
+    this.#desks.close();
     await endWorkers(this.#piscina, this.#cells);
   }
 }
+
+const tookLonger = ({ slot }: InferTask, { msMax }: Late) =>
+  `a batch of slot ${slot} took longer than ${msMax} ms`;
 
 function reportHung({ slot }: InferTask, { thread, moving, inside }: Late): void {
   const what = moving ? `the next provider of slot ${slot}` : `a batch of slot ${slot}`;
@@ -238,6 +237,29 @@ async function endWorkers(piscina: Piscina, cells: NativeCells): Promise<void> {
   }
   await piscina.destroy();
 }
+
+/** What workers tell of themselves, the last that some say included. */
+function hear(piscina: Piscina, desks: Desks, running: Running, profiles: Profiles): void {
+  const tellAddon = addonTeller();
+  piscina.on('message', (news: WorkerNews) => {
+    if (news.kind === 'addon') tellAddon(news);
+    else if (news.kind === 'desk') {
+      const worker = piscina.threads.find(({ threadId }) => threadId === news.thread);
+      if (worker !== undefined) desks.add(news, worker);
+    } else {
+      running.record(news);
+      if (news.profile !== null) profiles.keep(news.slot, news.profile);
+    }
+  });
+  // An error outside any task of piscina's ends the worker. Piscina hears of it before the desks do.
+  piscina.on('error', (error) =>
+    queueMicrotask(() => {
+      if (!desks.isOurs(error)) tellDeath(messageOf(error));
+    }),
+  );
+}
+
+const tellDeath = (why: string) => notice('error', 'WORKER_DIED', why);
 
 /** Workers that load from now on, or are asked to describe themselves, are warm for this. */
 function tellWorkers(planned: PlannedCells, plans: readonly ModelPlan[]): void {
@@ -290,8 +312,6 @@ function openPiscina(workerData: WorkerOptions, minThreads: number, maxThreads: 
     atomics: 'disabled',
     recordTiming: false,
   });
-  // An error outside any task ends its worker.
-  piscina.on('error', (error) => notice('error', 'WORKER_DIED', messageOf(error)));
   return piscina;
 }
 
@@ -311,12 +331,8 @@ export async function startPool(given: PoolOptions): Promise<Pool> {
   const piscina = openPiscina(shared, least, most);
   const running = new Running(specs, providers);
   const profiles = new Profiles(specs, options.runMsMax);
-  const tellAddon = addonTeller();
-  piscina.on('message', (news: WorkerNews) => {
-    if (news.kind === 'addon') return tellAddon(news);
-    running.record(news);
-    if (news.profile !== null) profiles.keep(news.slot, news.profile);
-  });
+  const desks = new Desks(tellDeath);
+  hear(piscina, desks, running, profiles);
 
   let asked = least;
   const arrived = new Int32Array(new SharedArrayBuffer(4));
@@ -354,7 +370,7 @@ export async function startPool(given: PoolOptions): Promise<Pool> {
     for (const plan of plans) tellPlan(specs.find(({ slot }) => slot === plan.slot)!, plan);
     const crew = new Crew({ piscina, threads, succession, loadMsMax: options.loadMsMax });
     return new Pool(
-      { piscina, cells, seats, planned, crew, running, profiles, loaded, problems, plans, threads },
+      { piscina, cells, seats, planned, crew, desks, running, profiles, loaded, problems, plans, threads },
       options,
     );
   } catch (error) {

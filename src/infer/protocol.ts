@@ -2,6 +2,7 @@
  * What crosses the thread boundary between the pool (main thread) and a worker. Plain data, cloned by
  * postMessage.
  */
+import type { MessagePort } from 'node:worker_threads';
 import type { Dtype, TensorSpec } from '../schedule/slab.ts';
 import type { FieldSpec } from './handler.ts';
 
@@ -155,7 +156,15 @@ export interface AddonNews {
   readonly why: string;
 }
 
-export type WorkerNews = ProviderNews | AddonNews;
+/** A worker takes batches, over this: see desk.ts. */
+export interface DeskNews {
+  readonly kind: 'desk';
+  readonly thread: number;
+  readonly shared: SharedArrayBuffer;
+  readonly port: MessagePort;
+}
+
+export type WorkerNews = ProviderNews | AddonNews | DeskNews;
 
 /** Asks workers to measure models: for each that is wanted the first one that runs it there, in turns. */
 export interface ProfileTask extends Meeting {
@@ -188,7 +197,7 @@ export interface Profiled {
   readonly profile: ModelProfile;
 }
 
-/** One batch to run. `shared` is the slab's memory; a worker keeps its views after the first time. */
+/** One batch to run. `shared` is the slab's memory; a worker gets it once, and keeps its views. */
 export interface InferTask {
   readonly slot: number;
   /** Index of the slab in this engine; never given to other memory while the pool lives. */

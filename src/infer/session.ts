@@ -131,7 +131,7 @@ export class ModelSession {
       const ranAs = padding?.rowsFor(rows) ?? rows;
       const isPadded = padding !== null && ranAs !== rows;
       const { feeds, fetches } = isPadded ? padding.take(slab, first, rows) : this.#bound(slab, first, rows);
-      const results = await inNative(() => session.run(feeds, fetches));
+      const results = await inNative(() => runAtOnce(session, feeds, fetches));
       if (isPadded) padding.give(slab, first, rows);
       if (this.#allocates) collect(slab, results, first, ranAs);
     });
@@ -142,7 +142,7 @@ export class ModelSession {
     await this.#orElsewhere(async ({ session }) => {
       const binding = this.#bind(slab, row, 1);
       this.#feedText(binding, slab, row, 1);
-      const results = await inNative(() => session.run(binding.feeds, binding.fetches));
+      const results = await inNative(() => runAtOnce(session, binding.feeds, binding.fetches));
       for (const column of slab.columns) {
         if (column.region !== null) continue;
         const { data, dims } = results[column.spec.name]!;
@@ -214,6 +214,26 @@ export class ModelSession {
       const text = (slab.inputs[i] as string[]).slice(row * elements, (row + rows) * elements);
       binding.feeds[name] = new Tensor('string', text, leading ? [rows, ...shape] : shape);
     }
+  }
+}
+
+const atOnce = ((call: () => void) => call()) as unknown as typeof setImmediate;
+
+/**
+ * onnxruntime-node puts the run, which is synchronous, off until the next turn of the event loop with
+ * `setImmediate`. Here nothing else waits for its turn, and a turn costs a small batch a sixth of its time.
+ */
+function runAtOnce(
+  session: InferenceSession,
+  feeds: Binding['feeds'],
+  fetches: Binding['fetches'],
+): ReturnType<InferenceSession['run']> {
+  const { setImmediate } = globalThis;
+  globalThis.setImmediate = atOnce;
+  try {
+    return session.run(feeds, fetches);
+  } finally {
+    globalThis.setImmediate = setImmediate;
   }
 }
 

@@ -1,6 +1,6 @@
 /**
- * The worker thread's entry point: loads every model, then serves the pool's tasks by the functions it
- * exports.
+ * The worker thread's entry point: loads every model, then takes batches from its desk. What is asked of it
+ * seldom, at a start above all, are piscina's tasks: the functions exported here.
  */
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -9,6 +9,7 @@ import { parentPort, threadId, workerData } from 'node:worker_threads';
 import { messageOf } from '../errors.ts';
 import { loadNative, type Native } from '../native.ts';
 import { ROW, ROW_COLUMNS } from '../schedule/slab.ts';
+import { openDesk } from './desk.ts';
 import { NoProvider, type OpenSession, ProviderLost } from './ladder.ts';
 import { loadModel } from './load.ts';
 import type { Model } from './model.ts';
@@ -74,6 +75,9 @@ for (const spec of specs) {
     });
   }
 }
+
+// Once piscina knows that this worker is there: one that died before would not be replaced.
+setImmediate(() => openDesk(infer));
 
 async function load(spec: ModelSpec): Promise<void> {
   const { slot } = spec;
@@ -222,7 +226,7 @@ async function measure({ slot, runMsMax }: ModelSpec, budgetMs: number): Promise
 /** Nothing to do; asking for it makes the pool start a worker that is missing. */
 export function ping(): void {}
 
-export async function infer(task: InferTask): Promise<InferResult> {
+async function infer(task: InferTask): Promise<InferResult> {
   // Nothing is measured any more once there are events; a slab for each model is not nothing.
   warmed.length = 0;
   const model = models[task.slot];

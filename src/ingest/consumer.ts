@@ -62,7 +62,8 @@ class Heartbeat implements Consumer {
   readonly #partitions: readonly GroupOfStream[];
   readonly #machine: Machine;
   readonly #after: After;
-  #slot = -1;
+  /** Asked for with every batch. */
+  name = '';
   #cancel = () => {};
   #beating: Promise<void> = Promise.resolve();
   #stopped: Promise<void> | null = null;
@@ -76,13 +77,9 @@ class Heartbeat implements Consumer {
     this.#partitions = options.partitions.toSorted((a, b) => compare(keyOf(a, ''), keyOf(b, '')));
   }
 
-  get name(): string {
-    return consumerName(this.#machine, this.#slot);
-  }
-
   /** At once, where the one before us is dead. */
   async take(): Promise<void> {
-    this.#slot = await this.#takeSlot((partition, name) => this.#takeFrom(partition, name));
+    await this.#takeSlot((partition, name) => this.#takeFrom(partition, name));
   }
 
   start(): void {
@@ -119,7 +116,7 @@ class Heartbeat implements Consumer {
     await Promise.allSettled(this.#partitions.map((partition) => this.#vacate(partition, lost)));
     // A free one, however dead the holder of another may look: whoever took our name may have thought the
     // same of us, and two who do so would take it from each other for ever.
-    this.#slot = await this.#takeSlot(async (partition, name) => {
+    await this.#takeSlot(async (partition, name) => {
       return (await this.#occupy(partition, name)) === this.token;
     });
     if (this.name === lost) return;
@@ -132,13 +129,14 @@ class Heartbeat implements Consumer {
     notice('warn', 'CONSUMER_LOST', `${this.name} was taken by another engine: ${messageOf(error)}`);
   }
 
-  #takeSlot(take: (partition: GroupOfStream, name: string) => Promise<boolean>): Promise<number> {
+  async #takeSlot(take: (partition: GroupOfStream, name: string) => Promise<boolean>): Promise<void> {
     const at = (index: number) => this.#partitions[index] as GroupOfStream;
-    return takeSlot({
+    const slot = await takeSlot({
       partitions: this.#partitions.length,
       take: (slot, index) => take(at(index), consumerName(this.#machine, slot)),
       giveBack: (slot, index) => this.#vacate(at(index), consumerName(this.#machine, slot)),
     });
+    this.name = consumerName(this.#machine, slot);
   }
 
   /** Takes over from a process that is dead; somebody else may be doing the same. */

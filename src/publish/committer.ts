@@ -4,6 +4,7 @@
  */
 import type { Fence } from '../redis/fence.ts';
 import { ledgerKey } from '../redis/keys.ts';
+import { encodeBulk } from '../redis/resp.ts';
 import { loadScript } from '../redis/scripts.ts';
 import type { Connect, Where } from '../redis/socket.ts';
 import { type Batch, ORIGIN_DIRECT, resultOf } from '../schedule/batch.ts';
@@ -42,8 +43,9 @@ export class Committer {
   readonly #options: CommitterOptions;
   /** By stream; several may share one. */
   readonly #links: readonly CommitLink[];
-  readonly #commitSha = loadScript('commit').sha;
   readonly #deadletterSha = loadScript('deadletter').sha;
+  /** By stream and model, the part of a commit that is always the same. */
+  readonly #heads: readonly Map<string, Buffer>[];
   /** Of the batch being settled: the streams that it has rows of. */
   readonly #present: Uint8Array;
   /** Rows of the predictions being written. */
@@ -56,6 +58,7 @@ export class Committer {
     this.#writeRows = options.writeRows ?? writeRows;
     const { streams, connect, now } = options;
     this.#present = new Uint8Array(streams.length);
+    this.#heads = streams.map(() => new Map());
     const links = new Map<Where, CommitLink>();
     for (const { endpoint } of streams) {
       if (links.has(endpoint)) continue;
@@ -138,7 +141,7 @@ export class Committer {
   #writePredictions(batch: Batch, model: string, stream: number, record: boolean): void {
     const { rows, table, origin, commands, fences } = batch;
     if (batch.layout === null) return;
-    const { name, group, predictions, predictionsMax, fence } = this.#options.streams[stream] as CommitStream;
+    const { predictionsMax, fence } = this.#options.streams[stream] as CommitStream;
     const { mark } = fence;
     let picked = this.#picked;
     if (picked.length < rows) {
@@ -157,15 +160,7 @@ export class Committer {
     }
     if (count === 0) return;
     const start = commands.length;
-    commands.array(13);
-    commands.ascii('EVALSHA');
-    commands.ascii(this.#commitSha);
-    commands.ascii('3');
-    commands.utf8(name);
-    commands.utf8(predictions);
-    commands.utf8(ledgerKey(name));
-    commands.utf8(group);
-    commands.utf8(model);
+    commands.encoded(this.#headOf(stream, model));
     commands.int(batch.inferUs);
     commands.int(predictionsMax);
     commands.utf8(this.#options.consumer());
@@ -175,6 +170,27 @@ export class Committer {
     this.#writeRows(batch, picked, count, commands);
     const [end, epochStart] = [commands.length, epochEnd - epoch.length];
     this.#settlements.push({ batch, stream, start, end, epochStart, epochEnd, rows: count, predicted: true });
+  }
+
+  #headOf(stream: number, model: string): Buffer {
+    const heads = this.#heads[stream] as Map<string, Buffer>;
+    let head = heads.get(model);
+    if (head === undefined) {
+      const { name, group, predictions } = this.#options.streams[stream] as CommitStream;
+      const args = [
+        'EVALSHA',
+        loadScript('commit').sha,
+        '3',
+        name,
+        predictions,
+        ledgerKey(name),
+        group,
+        model,
+      ];
+      head = Buffer.concat([Buffer.from(`*${args.length + 5}\r\n`), ...args.map(encodeBulk)]);
+      heads.set(model, head);
+    }
+    return head;
   }
 
   #writeDeadletters(batch: Batch, stream: number): void {

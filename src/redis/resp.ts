@@ -84,6 +84,13 @@ export class CommandWriter {
     this.#end();
   }
 
+  /** Arguments, or a whole command's beginning, as they are sent. */
+  encoded(bytes: Uint8Array): void {
+    this.#reserve(bytes.length);
+    this.#buffer.set(bytes, this.#at);
+    this.#at += bytes.length;
+  }
+
   /** An argument of so many bytes, which the caller puts into `buffer` from `at` on, all of them, at once. */
   bulk(bytes: number): { readonly buffer: Buffer; readonly at: number } {
     this.#head(bytes);
