@@ -74,7 +74,7 @@ test('a provider that stops working under load: each event is predicted once, on
   await expect.poll(ask, { timeout: 10_000 }).toEqual({ status: 200, body: { ready: true } });
   const first = await settle(engine, 300, 'm');
   const settling = settle(engine, 3000, 'm');
-  say('m', 'slow', 'cpu');
+  say('m', 'slow', '{ "cpu": 1 }');
   say('m', 'fault', 'cuda');
   for (const outcomes of [first, await settling, await settle(engine, 500, 'm')]) {
     for (const [id, outcome] of outcomes) expect(outcome, id).toEqual(['ok']);
@@ -148,7 +148,7 @@ test('where batches are limited by what they take, batches are no larger', async
   const engine = await start({ m: 'batch: { max: 64, run_ms: 6 }\nproviders: [cuda]' });
   await engine.stop();
   running = null;
-  say('m', 'slow', 'cuda');
+  say('m', 'slow', '{ "cuda": 1 }');
   rmSync(join(models, 'm', '1', 'runs.ndjson'));
   running = await startTestEngine(models, { workers: { max: 1 } }, { opener: STAND_IN });
   const [line] = await metric(running, 'subito_model_batch_rows');

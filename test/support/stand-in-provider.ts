@@ -7,10 +7,9 @@
  *   fault         names of providers on which every run fails, as after a lost CUDA context; `cuda/1`
  *   fault-after   JSON: { "cuda": 20 }: the same, after so many runs of a session
  *   wrong         names of providers whose numbers are one too high
- *   slow          names of providers that take a millisecond more for each row
+ *   slow          JSON: { "cpu": 10 }: takes 10 ms more for each row
  *   search        JSON: { "cuda": [1, 300] }: the first run of each number of rows, in each session, takes
- *   300 ms
- *                 more, as a search for algorithms does; also of one device, "cuda/1"
+ *                 300 ms more, as a search for algorithms does; also of one device, "cuda/1"
  *   runs.ndjson   written: provider, device, rows of the first input, process-wide thread id
  *
  * A row whose first input begins with 666 fails its run, whatever the provider.
@@ -39,7 +38,9 @@ function says(dir: string, file: string, provider: string): boolean {
 
 function json<T>(dir: string, file: string): Readonly<Record<string, T | undefined>> {
   const path = join(dir, file);
-  return existsSync(path) ? JSON.parse(readFileSync(path, 'utf8')) : {};
+  const text = existsSync(path) ? readFileSync(path, 'utf8') : '';
+  // It may be about to be written.
+  return text === '' ? {} : JSON.parse(text);
 }
 
 export const open: OpenSession = async (onnxPath, options) => {
@@ -75,10 +76,8 @@ export const open: OpenSession = async (onnxPath, options) => {
     for (let row = 0; row < rows; row++) {
       if (Number(first.data[row * width]) === 666) throw new Error('a value that the graph does not take');
     }
-    if (says(dir, 'slow', provider)) {
-      const end = performance.now() + rows;
-      while (performance.now() < end);
-    }
+    const end = performance.now() + rows * (json<number>(dir, 'slow')[provider] ?? 0);
+    while (performance.now() < end);
     const results = await session.run(feeds, ...rest);
     if (says(dir, 'wrong', provider)) {
       // Where outputs were asked for in given memory, the answer holds copies of them.
