@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Fuzzes the native code with libFuzzer, under AddressSanitizer and UndefinedBehaviorSanitizer; needs clang.
 #
-#   native/fuzz/run.sh [SECONDS] [TARGET...]    60 seconds each of decode, encode, plan and entries
+#   native/fuzz/run.sh [SECONDS] [TARGET...]  60 seconds each of decode, encode, plan and entries
+#   native/fuzz/run.sh pack [TARGET...]       puts the least set of inputs that reaches as much into corpus/
 #
-# What it finds interesting is kept in native/build/fuzz/corpus and begun with the next time. An input that
-# ends a target is written to native/build/fuzz, with the command that repeats it, and the exit code is 1.
+# It begins with what corpus/ has. What it finds interesting is kept in native/build/fuzz/corpus and begun
+# with the next time. An input that ends a target is written to native/build/fuzz, with the command that
+# repeats it, and the exit code is 1.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -25,11 +27,32 @@ fi
 out=native/build/fuzz
 mkdir -p "$out"
 failed=0
+pack() {
+  local least
+  least=$(mktemp -d)
+  "$out/$1" -merge=1 -max_len=4096 "$least" "$out/corpus/$1" 2>"$out/$1.log"
+  mkdir -p native/fuzz/corpus
+  # The same inputs make the same file.
+  tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=0644 -C "$least" -c . |
+    gzip -9n >"native/fuzz/corpus/$1.tar.gz"
+  echo "fuzz: $1, $(find "$least" -type f | wc -l) inputs packed"
+  rm -r "$least"
+}
+
 for target in "${targets[@]}"; do
   clang++ -std=c++17 -O1 -g -fno-omit-frame-pointer -ffp-contract=off -Wall -Wextra \
     -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
     -o "$out/$target" "native/fuzz/$target.cc"
-  mkdir -p "$out/corpus/$target"
+  if [ ! -e "$out/corpus/$target" ]; then
+    mkdir -p "$out/corpus/$target"
+    if [ -e "native/fuzz/corpus/$target.tar.gz" ]; then
+      tar -xzf "native/fuzz/corpus/$target.tar.gz" -C "$out/corpus/$target"
+    fi
+  fi
+  if [ "$seconds" = pack ]; then
+    pack "$target"
+    continue
+  fi
   dictionary=()
   if [ -e "native/fuzz/$target.dict" ]; then dictionary=(-dict="native/fuzz/$target.dict"); fi
   seeds=()
