@@ -43,16 +43,20 @@ export async function startTestEngine(
     workers: { max: 1 },
     ...overrides,
   };
-  const engine = await startEngine(loadConfig({ env: {}, overrides: settings }), options);
-  return {
-    engine,
-    redis,
-    client: redis.connect(),
-    async stop() {
-      await engine.stop();
-      await redis.stop();
-    },
-  };
+  try {
+    const engine = await startEngine(loadConfig({ env: {}, overrides: settings }), options);
+    return {
+      engine,
+      redis,
+      client: redis.connect(),
+      async stop() {
+        await engine.stop().finally(() => redis.stop());
+      },
+    };
+  } catch (error) {
+    await redis.stop();
+    throw error;
+  }
 }
 
 export type Fields = Record<string, Buffer>;
