@@ -23,10 +23,14 @@ export interface CpuTimes {
 
 export interface RunnerOptions {
   readonly env?: Readonly<Record<string, string>>;
+  /** Instead of Node; watched from outside alone. */
+  readonly program?: string;
 }
 
 export class Runner {
   readonly #child: ChildProcess;
+  /** By preload.ts. */
+  readonly #isWatched: boolean;
   #output = '';
 
   /** Resolves when `ready` says so, asked every 50 ms. */
@@ -38,19 +42,22 @@ export class Runner {
     const runner = new Runner(argv, options);
     const endMs = Date.now() + READY_MS_MAX;
     while (!(await ready(runner.#output))) {
+      // That there is no such program is known a moment later.
+      await sleep(50);
       if (runner.ended) throw new Error(`it ended at once:\n${runner.#output}`);
       if (Date.now() > endMs) {
         await runner.stop();
         throw new Error(`not ready in 30 s:\n${runner.#output}`);
       }
-      await sleep(50);
     }
     return runner;
   }
 
-  private constructor(argv: readonly string[], { env = {} }: RunnerOptions) {
-    this.#child = spawn(process.execPath, ['--import', PRELOAD, ...argv], {
-      stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+  private constructor(argv: readonly string[], { env = {}, program }: RunnerOptions) {
+    this.#isWatched = program === undefined;
+    const args = this.#isWatched ? ['--import', PRELOAD, ...argv] : argv;
+    this.#child = spawn(program ?? process.execPath, args, {
+      stdio: ['ignore', 'pipe', 'pipe', ...(this.#isWatched ? (['ipc'] as const) : [])],
       env: { ...process.env, ...env },
     });
     const collect = (chunk: Buffer) => {
@@ -59,6 +66,10 @@ export class Runner {
     };
     this.#child.stdout!.on('data', collect);
     this.#child.stderr!.on('data', collect);
+    this.#child.on('error', (error) => collect(Buffer.from(error.message)));
+    // It must not outlive a benchmark that is broken off. Only Node is told, and not while it is paused.
+    process.on('exit', this.#kill);
+    this.#child.once('exit', () => process.off('exit', this.#kill));
   }
 
   get pid(): number {
@@ -70,7 +81,7 @@ export class Runner {
   }
 
   get ended(): boolean {
-    return this.#child.exitCode !== null || this.#child.signalCode !== null;
+    return this.#child.pid === undefined || this.#child.exitCode !== null || this.#child.signalCode !== null;
   }
 
   cpu(): CpuTimes {
@@ -92,8 +103,9 @@ export class Runner {
     return Number(line?.[1]) * 1024;
   }
 
-  /** Asks preload.ts; it must not be paused. */
-  async probe(): Promise<ProbeReport> {
+  /** Asks preload.ts; it must not be paused. Null for another program than Node, into which nobody sees. */
+  async probe(): Promise<ProbeReport | null> {
+    if (!this.#isWatched) return null;
     const answer = once(this.#child, 'message', { signal: AbortSignal.timeout(ANSWER_MS_MAX) });
     this.#child.send('probe');
     const [report] = await answer;
@@ -114,10 +126,14 @@ export class Runner {
     const exit = once(this.#child, 'exit');
     this.#child.kill('SIGCONT');
     this.#child.kill('SIGTERM');
-    const killer = setTimeout(() => this.#child.kill('SIGKILL'), STOP_MS_MAX);
+    const killer = setTimeout(this.#kill, STOP_MS_MAX);
     await exit;
     clearTimeout(killer);
   }
+
+  readonly #kill = (): void => {
+    this.#child.kill('SIGKILL');
+  };
 }
 
 /** Empty when the thread is gone. */

@@ -1,4 +1,7 @@
-/** Where a benchmark happens: one private redis-server, and a directory for what is written meanwhile. */
+/**
+ * Where a benchmark happens: one private redis-server, and a directory for what is written meanwhile. While
+ * it is open, SIGINT and SIGTERM end the process by `exit`, on which all clear away what they have started.
+ */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -9,6 +12,7 @@ import { freePort } from '../src/redis/embedded.ts';
 import { RedisWire } from '../src/redis/wire.ts';
 
 export const MODEL_PATH = new URL('./models/mlp/1/model.onnx', import.meta.url).pathname;
+const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 
 export interface Site {
   readonly redisUrl: string;
@@ -25,10 +29,12 @@ export async function openSite(): Promise<Site> {
   const redis = spawn('redis-server', [...settings, '--dir', directory], { stdio: 'ignore' });
   // Also when the benchmark ends in the middle: nothing is left behind.
   const clear = () => {
-    redis.kill();
+    // It has nothing to save.
+    redis.kill('SIGKILL');
     rmSync(directory, { recursive: true, force: true });
   };
   process.once('exit', clear);
+  for (const signal of SIGNALS) process.on(signal, exitOf);
   const redisUrl = `redis://127.0.0.1:${port}`;
   let wire: RedisWire | null = null;
   for (let attempt = 0; wire === null; attempt++) {
@@ -44,9 +50,15 @@ export async function openSite(): Promise<Site> {
     redis.kill();
     if (redis.exitCode === null) await once(redis, 'exit');
     process.off('exit', clear);
+    for (const signal of SIGNALS) process.off(signal, exitOf);
     rmSync(directory, { recursive: true, force: true });
   };
   return { redisUrl, wire, directory, stop };
+}
+
+/** With the status that a shell gives to a process that a signal has ended. */
+function exitOf(_signal: string, number: number): void {
+  process.exit(128 + number);
 }
 
 /** Lines such as `used_memory:123` of INFO. */

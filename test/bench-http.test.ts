@@ -9,13 +9,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import { bodiesOf, questions, scoresOf, verify, wrongScores } from '../bench/http/bodies.ts';
-import { httpContestants, missing } from '../bench/http/contestants.ts';
+import { httpContestants } from '../bench/http/contestants.ts';
 import type { Figures, Point } from '../bench/http/figures.ts';
 import { commonRatePerS, figuresOf, pairsOf, ratiosOf } from '../bench/http/figures.ts';
 import type { Measured } from '../bench/http/load.ts';
 import { load } from '../bench/http/load.ts';
 import { Server } from '../bench/http/server.ts';
 import { sectionsOf } from '../bench/http/text.ts';
+import { missing } from '../bench/peers/python.ts';
 
 const POINT: Point = { name: '32 connections', connections: 32, rows: 1 };
 const round = (changes: Partial<Measured> = {}): Measured => ({

@@ -6,6 +6,7 @@ import { drainSections } from '../bench/e2e/drain-text.ts';
 import { highest, type Sample, whyNotFlat } from '../bench/e2e/flat.ts';
 import { ratiosOf as latencyRatiosOf } from '../bench/e2e/latency-text.ts';
 import { growthOf } from '../bench/e2e/memory.ts';
+import { missing } from '../bench/peers/python.ts';
 import { linePlot, logTicks, percentilePlace, roundTicks } from '../bench/plot.ts';
 import { gcBetween, type ProbeReport, runCpuUsBetween } from '../bench/probe.ts';
 import { seededRandom } from '../src/random.ts';
@@ -70,7 +71,7 @@ describe('drains', () => {
     events: perS * 2,
     perS,
     redisUs: 5,
-    cpu: { total: cpuUs, user: cpuUs, sys: 0, main: cpuUs, workers: 0, others: 0, run },
+    cpu: { total: cpuUs, user: cpuUs, sys: 0, threads: { main: cpuUs, workers: 0, others: 0 }, run },
     gc: { count: 4, ms: 20, maxMs: 6 },
     latency: { p50: 1, p99: 2, p999: 3, late: 0.5, bad: 0 },
     native: true,
@@ -82,6 +83,7 @@ describe('drains', () => {
     round(90_000, 6, 1),
   ]);
   const other = medianOf('naive', 'one by one', [round(5000, 200, null)]);
+  const nobody = new Map<string, string>();
 
   test('are compared by their medians, with the ceiling of Redis in each round', () => {
     expect(own).toMatchObject({ perS: 100_000, ceilingPerS: 200_000, ofCeiling: 0.5 });
@@ -95,8 +97,8 @@ describe('drains', () => {
 
   test('keep the longest pause, and say where runs were not seen', () => {
     const pauses = [6, 60].map((maxMs) => round(1000, 5, 1, { gc: { count: 1, ms: 1, maxMs } }));
-    expect(medianOf('subito', '', pauses).gc.maxMs).toBe(60);
-    const [, cpu, gc] = drainSections([own, other], 3, 1000);
+    expect(medianOf('subito', '', pauses).gc?.maxMs).toBe(60);
+    const [, cpu, gc] = drainSections([own, other], nobody, 3, 1000);
     expect(cpu?.table?.rows.map((row) => row.slice(-2))).toEqual([
       ['1.00', '4.00'],
       ['-', '-'],
@@ -107,9 +109,36 @@ describe('drains', () => {
 
   test('say so when the addon was not there', () => {
     const without = medianOf('subito', 'the engine', [round(1, 1, 1, { native: false })]);
-    const text = (median: typeof own) => drainSections([median], 1, 1000).at(-1)?.text[0];
+    const text = (median: typeof own) => drainSections([median], nobody, 1, 1000).at(-1)?.text[0];
     expect(text(without)).toContain('without the native addon');
     expect(text(own)).not.toContain('addon');
+  });
+
+  test('of another program than Node show what was seen, and nothing for what was not', () => {
+    const cpu = { total: 30, user: 20, sys: 10, threads: null, run: null };
+    const python = medianOf('batched-python', 'redis-py', [
+      round(20_000, 0, null, { cpu, gc: null, native: null }),
+      round(22_000, 0, null, { cpu, gc: null, native: null }),
+    ]);
+    expect(python).toMatchObject({ perS: 21_000, cpu, gc: null, native: null });
+    const [, times, gc, , about] = drainSections([python], nobody, 2, 1000);
+    expect(times?.table?.rows).toEqual([
+      ['batched-python', '30.00', '20.00', '10.00', '-', '-', '-', '-', '-'],
+    ]);
+    expect(gc?.table?.rows).toEqual([['batched-python', '-', '-', '-', '-']]);
+    expect(about?.text).toEqual(['- **batched-python**: redis-py']);
+  });
+
+  test('say who was not there, and why', () => {
+    const why = missing({ venv: 'no-such-peer' });
+    expect(why).toMatch(/^not installed: run .*setup\.sh no-such-peer$/);
+    expect(missing({ venv: null })).toBeNull();
+    const sections = drainSections([own], new Map([['batched-python', why!]]), 1, 1000);
+    expect(sections.at(-1)?.text).toEqual([
+      '- **subito**: the engine',
+      `- **batched-python** is not measured: ${why}`,
+    ]);
+    expect(sections[0]?.table?.rows).toHaveLength(1);
   });
 });
 

@@ -2,6 +2,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeEach, describe, expect, test } from 'vitest';
 import { EventRing, numberIn, prefixOf, RING } from '../bench/event-ring.ts';
 import { type GeneratorPlan, generate } from '../bench/generator.ts';
@@ -187,7 +188,7 @@ describe('a process under test', { timeout: 30_000 }, () => {
        setInterval(() => {}, 1000);`,
     );
     try {
-      const report = await runner.probe();
+      const report = (await runner.probe())!;
       expect(report.threads.map(({ main }) => main)).toEqual([true, false]);
       const [main, worker] = report.threads;
       expect(worker!.gcCount).toBeGreaterThan(0);
@@ -215,7 +216,7 @@ describe('a process under test', { timeout: 30_000 }, () => {
        setInterval(() => {}, 1000);`,
     );
     try {
-      const { threads, addons } = await runner.probe();
+      const { threads, addons } = (await runner.probe())!;
       // Warming up: twenty times one row and 128.
       expect(threads[0]!.runCount).toBe(40);
       expect(threads[0]!.runCpuUs).toBeGreaterThan(100);
@@ -223,6 +224,27 @@ describe('a process under test', { timeout: 30_000 }, () => {
     } finally {
       await runner.stop();
     }
+  });
+
+  test('may be another program than Node: seen from outside alone, and ended like any other', async () => {
+    const busy = 'echo ready; while :; do :; done';
+    const runner = await Runner.start(['-c', busy], async (output) => output.includes('ready\n'), {
+      program: 'sh',
+    });
+    try {
+      expect(await runner.probe()).toBeNull();
+      const before = runner.cpu();
+      await sleep(300);
+      const { userUs, sysUs } = runner.cpu();
+      expect(userUs + sysUs).toBeGreaterThan(before.userUs + before.sysUs);
+      expect(runner.residentBytes()).toBeGreaterThan(100_000);
+      runner.pause();
+    } finally {
+      await runner.stop();
+    }
+    expect(runner.ended).toBe(true);
+    const none = Runner.start([], async () => false, { program: '/no/such/program' });
+    await expect(none).rejects.toThrow(/ended at once:\n.*ENOENT/);
   });
 
   test('that ends at once is an error with what it said', async () => {

@@ -1,5 +1,7 @@
 /** Who is measured, and how each is started, filled, watched and checked. */
+import { join } from 'node:path';
 import type { MakeWay } from '../../src/load/run.ts';
+import { PYTHON, programOf } from '../peers/python.ts';
 import { Runner } from '../runner.ts';
 import type { Site } from '../site.ts';
 import { MODEL_PATH } from '../site.ts';
@@ -13,6 +15,8 @@ export interface Contestant {
   readonly what: string;
   /** Events a second that it about reaches: so many are in the first fill. */
   readonly guessPerS: number;
+  /** Its virtual environment; null: not Python. */
+  readonly venv: string | null;
   start(site: Site): Promise<Runner>;
   fill(site: Site, batch: string, count: number): Promise<void>;
   /** Events answered since the server was emptied. */
@@ -31,6 +35,7 @@ const trim = (site: Site, stream: string) => site.wire.call(['XTRIM', stream, 'M
 
 /** What all contestants on streams have in common. */
 const onStreams = {
+  venv: null,
   fill: (site: Site, batch: string, count: number) => fillStream(site.wire, batch, count),
   answered: (site: Site) => added(site.wire, 'predictions'),
   lastAnswerMs: (site: Site) => lastAddedMs(site.wire, 'predictions'),
@@ -47,6 +52,7 @@ const onStreams = {
 
 /** What both BullMQ workers have in common. */
 const onQueue = {
+  venv: null,
   guessPerS: 5_000,
   async fill(site: Site, batch: string, count: number) {
     const queue = openQueue(site.redisUrl);
@@ -76,11 +82,22 @@ const onQueue = {
       new BullWay(site.redisUrl, run, settle, fail),
 };
 
+const saysReady = async (output: string) => output.includes('ready\n');
+
 const peer = (name: string, ...args: readonly string[]) => {
   const path = new URL(`../peers/${name}.ts`, import.meta.url).pathname;
-  return (site: Site) =>
-    Runner.start([path, site.redisUrl, MODEL_PATH, ...args], async (output) => output.includes('ready\n'));
+  return (site: Site) => Runner.start([path, site.redisUrl, MODEL_PATH, ...args], saysReady);
 };
+
+/** `file` of bench/peers/python, in its own virtual environment. */
+const pythonPeer = (venv: string, file: string) => ({
+  venv,
+  start: (site: Site) =>
+    Runner.start([join(PYTHON, file), site.redisUrl, MODEL_PATH], saysReady, {
+      program: programOf(venv, 'python'),
+      env: { PYTHONDONTWRITEBYTECODE: '1' },
+    }),
+});
 
 /** A drain is checked whole: nothing may be trimmed before. */
 const KEEP_ALL = { predictions_max: 10_000_000 };
@@ -125,6 +142,13 @@ export const contestants: readonly Contestant[] = [
     guessPerS: 50_000,
     ...onStreams,
     start: peer('batched', 'iovalkey'),
+  },
+  {
+    name: 'batched-python',
+    what: 'the same in Python: redis-py 8 with hiredis',
+    guessPerS: 20_000,
+    ...onStreams,
+    ...pythonPeer('consumer', 'consumer.py'),
   },
   {
     name: 'naive',

@@ -15,19 +15,26 @@ export interface Median {
   readonly ceilingPerS: number;
   readonly ofCeiling: number;
   readonly cpu: CpuPerEvent;
-  readonly gc: GcFigures;
+  readonly gc: GcFigures | null;
   readonly drainS: number;
   readonly latency: Latency;
-  readonly native: boolean;
+  readonly native: boolean | null;
 }
 
-export function drainSections(medians: readonly Median[], rounds: number, ratePerS: number): Section[] {
+/** `absent`: by name, why it has no figures. */
+export function drainSections(
+  medians: readonly Median[],
+  absent: ReadonlyMap<string, string>,
+  rounds: number,
+  ratePerS: number,
+): Section[] {
+  const gone = [...absent].map(([name, why]) => `- **${name}** is not measured: ${why}`);
   return [
     ratesSection(medians, rounds),
     cpuSection(medians),
     collectionSection(medians),
     latencySection(medians, ratePerS),
-    { title: 'Contestants', text: medians.map(contestantLine), table: null },
+    { title: 'Contestants', text: [...medians.map(contestantLine), ...gone], table: null },
   ];
 }
 
@@ -60,16 +67,16 @@ function cpuSection(medians: readonly Median[]): Section {
     title: 'Processor time per event, us',
     text: [
       prose(`Of the process: by kind, by thread (main; workers; V8 and libuv beside them), and without
-        ONNX Runtime's own \`run\`, which all of them have to pay for alike.`),
+        ONNX Runtime's own \`run\`, which all of them have to pay for alike. Of what is not Node, only
+        the process is seen.`),
     ],
     table: {
       head: ['', 'process', 'user', 'system', 'main', 'workers', 'others', 'of it run', 'without run'],
-      rows: medians.map(({ name, cpu }) => [
-        name,
-        ...[cpu.total, cpu.user, cpu.sys, cpu.main, cpu.workers, cpu.others].map((us) => us.toFixed(2)),
-        cpu.run === null ? '-' : cpu.run.toFixed(2),
-        cpu.run === null ? '-' : (cpu.total - cpu.run).toFixed(2),
-      ]),
+      rows: medians.map(({ name, cpu: { total, user, sys, threads, run } }) => {
+        const kinds = [threads?.main, threads?.workers, threads?.others];
+        const runs = run === null ? [undefined, undefined] : [run, total - run];
+        return [name, ...[total, user, sys, ...kinds, ...runs].map((us) => us?.toFixed(2) ?? '-')];
+      }),
     },
   };
 }
@@ -82,10 +89,9 @@ function collectionSection(medians: readonly Median[]): Section {
       head: ['', 'pauses', 'ms in all', 'longest, ms', 'of the time'],
       rows: medians.map(({ name, gc, drainS }) => [
         name,
-        whole(gc.count),
-        gc.ms.toFixed(1),
-        gc.maxMs.toFixed(1),
-        percent(gc.ms / 1000 / drainS),
+        ...(gc === null
+          ? ['-', '-', '-', '-']
+          : [whole(gc.count), gc.ms.toFixed(1), gc.maxMs.toFixed(1), percent(gc.ms / 1000 / drainS)]),
       ]),
     },
   };
@@ -111,6 +117,7 @@ function latencySection(medians: readonly Median[], ratePerS: number): Section {
 }
 
 function contestantLine({ name, what, native }: Median): string {
-  const addon = name === 'subito' && !native ? '; without the native addon, which was not there' : '';
+  const addon =
+    name === 'subito' && native === false ? '; without the native addon, which was not there' : '';
   return `- **${name}**: ${what}${addon}`;
 }

@@ -4,13 +4,15 @@
  */
 import { loadDefaults } from '../../src/load/options.ts';
 import { runLoad } from '../../src/load/run.ts';
+import { missing } from '../peers/python.ts';
+import type { GcFigures } from '../probe.ts';
 import type { Site } from '../site.ts';
 import { openSite } from '../site.ts';
 import { middle } from '../statistics.ts';
 import { contestantsOf, roundsOf, type Suite, type SuiteOptions, type SuiteResult } from '../suite.ts';
 import { type Contestant, contestants } from './contestants.ts';
 import { drainSections, type Median } from './drain-text.ts';
-import { type Drained, drain, warm } from './warm.ts';
+import { type Drained, drain, type ThreadsPerEvent, warm } from './warm.ts';
 
 /** The rate at which all are compared: within the reach of the slowest. */
 const COMMON_RATE_PER_S = 1000;
@@ -37,8 +39,8 @@ export interface Latency {
 
 export interface Round extends Drained {
   readonly latency: Latency;
-  /** The native addon was loaded. */
-  readonly native: boolean;
+  /** The native addon was loaded. Null: it is not Node. */
+  readonly native: boolean | null;
 }
 
 function planOf({ quick, check, rounds }: SuiteOptions): Plan {
@@ -48,19 +50,32 @@ function planOf({ quick, check, rounds }: SuiteOptions): Plan {
 
 export const drainSuite: Suite = {
   name: 'drain',
-  what: 'a filled stream is drained: the engine against consumers on ioredis and iovalkey, and BullMQ',
+  what: 'a filled stream is drained: the engine against ioredis, iovalkey, redis-py and BullMQ',
   async run(options) {
-    const field = contestantsOf(contestants, options.only);
+    const chosen = contestantsOf(contestants, options.only);
+    const absent = absentOf(chosen);
+    for (const [name, why] of absent) options.say(`${name} is left out: ${why}`);
+    const field = chosen.filter(({ name }) => !absent.has(name));
     const plan = planOf(options);
     const site = await openSite();
     try {
       const rounds = await runRounds(field, site, plan, options.say);
-      return resultOf(field, rounds, plan);
+      return resultOf(field, absent, rounds, plan);
     } finally {
       await site.stop();
     }
   },
 };
+
+/** By name, why it cannot be measured here. */
+function absentOf(field: readonly Contestant[]): Map<string, string> {
+  const absent = new Map<string, string>();
+  for (const contestant of field) {
+    const why = missing(contestant);
+    if (why !== null) absent.set(contestant.name, why);
+  }
+  return absent;
+}
 
 async function runRounds(
   field: readonly Contestant[],
@@ -112,8 +127,8 @@ async function measure(
     if (wrong !== null) throw new Error(wrong);
     await contestant.forget(site);
     const latency = await latencyOf(contestant, site, plan.latencyS);
-    const { addons } = await runner.probe();
-    return { ...drained, latency, native: addons.includes(NATIVE_ADDON) };
+    const probe = await runner.probe();
+    return { ...drained, latency, native: probe?.addons.includes(NATIVE_ADDON) ?? null };
   } catch (error) {
     throw new Error(`${(error as Error).message}\n${runner.output}`.trim(), { cause: error });
   } finally {
@@ -143,21 +158,28 @@ async function latencyOf(contestant: Contestant, site: Site, seconds: number): P
   return { p50, p99, p999, late: report.latenessMs.p99, bad: report.lost + errors };
 }
 
-function resultOf(field: readonly Contestant[], rounds: Map<string, Round[]>, plan: Plan): SuiteResult {
+function resultOf(
+  field: readonly Contestant[],
+  absent: ReadonlyMap<string, string>,
+  rounds: ReadonlyMap<string, readonly Round[]>,
+  plan: Plan,
+): SuiteResult {
   const medians = field.map(({ name, what }) => medianOf(name, what, rounds.get(name)!));
+  // What may not be installed where they are compared again would be missing there.
+  const everywhere = medians.filter((_, i) => field[i]!.venv === null);
   return {
-    sections: drainSections(medians, plan.rounds, COMMON_RATE_PER_S),
-    ratios: ratiosOf(medians),
+    sections: drainSections(medians, absent, plan.rounds, COMMON_RATE_PER_S),
+    ratios: ratiosOf(everywhere),
     plots: [],
-    raw: { plan, rounds: Object.fromEntries(rounds) },
+    raw: { plan, absent: Object.fromEntries(absent), rounds: Object.fromEntries(rounds) },
   };
 }
 
 export function medianOf(name: string, what: string, rounds: readonly Round[]): Median {
   const of = (pick: (round: Round) => number) => middle(rounds.map(pick));
+  const runs = rounds.map(({ cpu }) => cpu.run).filter((run) => run !== null);
   const redisUs = of((round) => round.redisUs);
   const perS = of((round) => round.perS);
-  const runs = rounds.map(({ cpu }) => cpu.run).filter((run) => run !== null);
   return {
     name,
     what,
@@ -169,17 +191,10 @@ export function medianOf(name: string, what: string, rounds: readonly Round[]): 
       total: of(({ cpu }) => cpu.total),
       user: of(({ cpu }) => cpu.user),
       sys: of(({ cpu }) => cpu.sys),
-      main: of(({ cpu }) => cpu.main),
-      workers: of(({ cpu }) => cpu.workers),
-      others: of(({ cpu }) => cpu.others),
+      threads: threadsOf(rounds),
       run: runs.length === 0 ? null : middle(runs),
     },
-    // Of all rounds: a pause that came once is a pause.
-    gc: {
-      count: of(({ gc }) => gc.count),
-      ms: of(({ gc }) => gc.ms),
-      maxMs: Math.max(...rounds.map(({ gc }) => gc.maxMs)),
-    },
+    gc: collectionsOf(rounds),
     drainS: of((round) => round.events / round.perS),
     latency: {
       p50: of(({ latency }) => latency.p50),
@@ -188,7 +203,28 @@ export function medianOf(name: string, what: string, rounds: readonly Round[]): 
       late: of(({ latency }) => latency.late),
       bad: rounds.reduce((sum, { latency }) => sum + latency.bad, 0),
     },
-    native: rounds.every(({ native }) => native),
+    native: rounds.some(({ native }) => native === null) ? null : rounds.every(({ native }) => native),
+  };
+}
+
+function threadsOf(rounds: readonly Round[]): ThreadsPerEvent | null {
+  const seen = rounds.map(({ cpu }) => cpu.threads).filter((threads) => threads !== null);
+  if (seen.length === 0) return null;
+  return {
+    main: middle(seen.map(({ main }) => main)),
+    workers: middle(seen.map(({ workers }) => workers)),
+    others: middle(seen.map(({ others }) => others)),
+  };
+}
+
+function collectionsOf(rounds: readonly Round[]): GcFigures | null {
+  const seen = rounds.map(({ gc }) => gc).filter((gc) => gc !== null);
+  if (seen.length === 0) return null;
+  return {
+    count: middle(seen.map(({ count }) => count)),
+    ms: middle(seen.map(({ ms }) => ms)),
+    // Of all rounds: a pause that came once is a pause.
+    maxMs: Math.max(...seen.map(({ maxMs }) => maxMs)),
   };
 }
 

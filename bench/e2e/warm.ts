@@ -13,16 +13,22 @@ const CHUNK_S = 0.7;
 /** Acknowledgements may still be on their way when the last answer is there: they belong to the events. */
 const SETTLE_MS = 50;
 
-/** Microseconds of processor time per event. */
-export interface CpuPerEvent {
-  readonly total: number;
-  readonly user: number;
-  readonly sys: number;
+/** Microseconds of processor time per event, by kind of thread. */
+export interface ThreadsPerEvent {
   readonly main: number;
   /** Worker threads of Node. */
   readonly workers: number;
   /** V8's and libuv's own threads: compiling, collecting garbage. */
   readonly others: number;
+}
+
+/** Microseconds of processor time per event. */
+export interface CpuPerEvent {
+  readonly total: number;
+  readonly user: number;
+  readonly sys: number;
+  /** Null: it is not Node. */
+  readonly threads: ThreadsPerEvent | null;
   /** In ONNX Runtime's `run`, contained in the above. Null: not seen. */
   readonly run: number | null;
 }
@@ -32,7 +38,8 @@ export interface Drained {
   readonly perS: number;
   readonly redisUs: number;
   readonly cpu: CpuPerEvent;
-  readonly gc: GcFigures;
+  /** Null: it is not Node. */
+  readonly gc: GcFigures | null;
 }
 
 /**
@@ -88,13 +95,14 @@ export async function drain(
   await sleep(SETTLE_MS);
   const after = runner.cpu();
   const redisAfterUs = await redisCpuUs(site.wire);
-  const probe = await runner.probe();
+  const probeAfter = await runner.probe();
+  const probes = probeBefore === null || probeAfter === null ? null : ([probeBefore, probeAfter] as const);
   return {
     events: count,
     perS: (count * 1000) / (endMs - startMs),
     redisUs: (redisAfterUs - redisUs) / count,
-    cpu: cpuPerEvent(before, after, probeBefore, probe, count),
-    gc: gcBetween(probeBefore, probe),
+    cpu: cpuPerEvent(before, after, probes, count),
+    gc: probes === null ? null : gcBetween(...probes),
   };
 }
 
@@ -118,17 +126,18 @@ export async function allAnswered(
 function cpuPerEvent(
   before: CpuTimes,
   after: CpuTimes,
-  probeBefore: ProbeReport,
-  probe: ProbeReport,
+  probes: readonly [before: ProbeReport, after: ProbeReport] | null,
   count: number,
 ): CpuPerEvent {
   const user = (after.userUs - before.userUs) / count;
   const sys = (after.sysUs - before.sysUs) / count;
-  const kinds = new Map(probe.threads.map(({ tid, main }) => [tid, main ? 'main' : 'workers'] as const));
-  const sums = { main: 0, workers: 0, others: 0 };
+  const process = { total: user + sys, user, sys };
+  if (probes === null) return { ...process, threads: null, run: null };
+  const kinds = new Map(probes[1].threads.map(({ tid, main }) => [tid, main ? 'main' : 'workers'] as const));
+  const threads = { main: 0, workers: 0, others: 0 };
   for (const [tid, us] of after.threadsUs) {
-    sums[kinds.get(tid) ?? 'others'] += (us - (before.threadsUs.get(tid) ?? 0)) / count;
+    threads[kinds.get(tid) ?? 'others'] += (us - (before.threadsUs.get(tid) ?? 0)) / count;
   }
-  const run = runCpuUsBetween(probeBefore, probe);
-  return { total: user + sys, user, sys, ...sums, run: run === null ? null : run / count };
+  const run = runCpuUsBetween(...probes);
+  return { ...process, threads, run: run === null ? null : run / count };
 }

@@ -1,9 +1,10 @@
 /** Who serves the model over HTTP, and how each is started. */
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { freePort } from '../../src/redis/embedded.ts';
 import { engineConfig } from '../e2e/engine.ts';
+import { PYTHON, programOf } from '../peers/python.ts';
 import type { Site } from '../site.ts';
 import { MODEL_PATH } from '../site.ts';
 import type { Form } from './bodies.ts';
@@ -26,22 +27,10 @@ export interface HttpContestant {
   launch(site: Site): Promise<Launch>;
 }
 
-const ROOT = new URL('../../', import.meta.url).pathname;
-const PYTHON = join(ROOT, 'bench/peers/python');
-const VENVS = join(ROOT, 'build/python');
 const V2_PATH = '/v2/models/mlp/infer';
 const BATCH = 64;
 /** As short as the batchers take it: they wait so long for a batch to fill. */
 const BATCH_WAIT_S = 0.001;
-
-/** setup.sh leaves it when all is installed. */
-const stampOf = (venv: string) => join(VENVS, venv, '.subito-setup');
-
-/** Null, or why the contestant cannot be measured here. */
-export function missing({ venv }: HttpContestant): string | null {
-  if (venv === null || existsSync(stampOf(venv))) return null;
-  return `not installed: run bash bench/peers/python/setup.sh ${venv}`;
-}
 
 type PythonLaunch = (site: Site, port: number) => Promise<{ argv: string[]; env?: Record<string, string> }>;
 
@@ -58,7 +47,7 @@ function python(venv: string, path: string, launch: PythonLaunch): Pick<HttpCont
       const { argv, env } = await launch(site, port);
       const [program = '', ...args] = argv;
       return {
-        argv: [join(VENVS, venv, 'bin', program), ...args],
+        argv: [programOf(venv, program), ...args],
         env: { PYTHONPATH: PYTHON, PYTHONDONTWRITEBYTECODE: '1', MODEL: MODEL_PATH, ...env },
         cwd,
         url: `http://127.0.0.1:${port}${path}`,

@@ -3,10 +3,11 @@
  * loop at equal concurrency, then an open loop at the same rate for all.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
+import { missing } from '../peers/python.ts';
 import { openSite, type Site } from '../site.ts';
 import { contestantsOf, roundsOf, type Suite, type SuiteOptions, type SuiteResult } from '../suite.ts';
 import { bodiesOf, type Question, questions, verify } from './bodies.ts';
-import { type HttpContestant, httpContestants, missing } from './contestants.ts';
+import { type HttpContestant, httpContestants } from './contestants.ts';
 import { commonRatePerS, type Figures, figuresOf, type Point, type Runs, ratiosOf } from './figures.ts';
 import { load, type Measured } from './load.ts';
 import { Server } from './server.ts';

@@ -28,7 +28,8 @@ batches: queue.Queue = queue.Queue(AHEAD)
 
 
 def read() -> None:
-    client = redis.Redis.from_url(url)
+    # By default the socket gives up after five seconds, when the answer to a BLOCK of five is on its way.
+    client = redis.Redis.from_url(url, socket_timeout=None)
     while True:
         reply = client.xreadgroup("bench", "one", {"events": ">"}, count=BATCH, block=BLOCK_MS)
         if reply:
