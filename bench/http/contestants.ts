@@ -27,6 +27,7 @@ export interface HttpContestant {
   launch(site: Site): Promise<Launch>;
 }
 
+const MAIN = new URL('../../src/main.ts', import.meta.url).pathname;
 const V2_PATH = '/v2/models/mlp/infer';
 const BATCH = 64;
 /** As short as the batchers take it: they wait so long for a batch to fill. */
@@ -67,7 +68,7 @@ const subito: HttpContestant = {
     // JSON is YAML.
     writeFileSync(file, JSON.stringify(engineConfig(site, port)));
     return {
-      argv: [process.execPath, join(ROOT, 'src/main.ts'), 'serve', '--config', file],
+      argv: [process.execPath, MAIN, 'serve', '--config', file],
       env: {},
       cwd: site.directory,
       url: `http://127.0.0.1:${port}${V2_PATH}`,
