@@ -75,21 +75,19 @@ function againstBare({ subito, bare }: Points): SuiteResult['sections'] {
   ];
 }
 
-/** At the edge of what is sustained, chance decides how long the queue gets: shown, and not compared. */
-const COMPARED_SHARE_MAX = 0.9;
+/**
+ * Nearer to what is sustained, and in the tail at any rate, a stall of the machine decides: the same engine's
+ * p99 was 1.1 to 2.5 times the bare loop's, from run to run. Shown, and not compared.
+ */
+const COMPARED_SHARE_MAX = 0.5;
 
-/** Higher is better: the bare loop's percentiles over the engine's. */
+/** Higher is better: the bare loop's median over the engine's. */
 export function ratiosOf({ subito, bare }: Points): Record<string, number> {
   if (subito === undefined || bare === undefined) return {};
-  const pairs = subito.flatMap((own, i) => {
-    if (own.share > COMPARED_SHARE_MAX) return [];
-    const at = percent(own.share);
-    return (['p50', 'p99'] as const).map((of) => [
-      `bare ${of} against ours at ${at}`,
-      bare[i]![of] / own[of],
-    ]);
-  });
-  return Object.fromEntries(pairs);
+  const compared = subito.filter(({ share }) => share <= COMPARED_SHARE_MAX);
+  return Object.fromEntries(
+    compared.map(({ share, p50 }, i) => [`bare p50 against ours at ${percent(share)}`, bare[i]!.p50 / p50]),
+  );
 }
 
 function percentilePlot(points: Points): Plot {

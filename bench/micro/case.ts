@@ -1,4 +1,5 @@
 /** What a micro benchmark measures: one piece of a hot path, alone, in batches of two sizes. */
+import type { Native } from '../../src/native.ts';
 
 export const VARIANTS = ['twin', 'native'] as const;
 export type Variant = (typeof VARIANTS)[number];
@@ -30,4 +31,9 @@ export const ROWS_MAX = 2 * EVENTS_LARGE;
 /** A case that exists in TypeScript only. */
 export function twinOnly(work: Work): MicroCase['variants'] {
   return { twin: work, native: null };
+}
+
+/** A case that the addon does differently, where there is one. */
+export function both(addon: Native | null, workOf: (native: Native | null) => Work): MicroCase['variants'] {
+  return { twin: workOf(null), native: addon === null ? null : workOf(addon) };
 }

@@ -1,12 +1,14 @@
 /** Writing the commands that settle a batch, and taking the answers (publish/committer.ts, link.ts). */
 import { limitsDefault } from '../../src/limits.ts';
+import type { Native } from '../../src/native.ts';
 import { Committer } from '../../src/publish/committer.ts';
+import { nativeWriteRows, writeRows } from '../../src/publish/rows.ts';
 import { parseEndpoint } from '../../src/redis/endpoint.ts';
 import { Fence } from '../../src/redis/fence.ts';
 import { type Batch, ID_BYTES_MAX } from '../../src/schedule/batch.ts';
 import { Batcher } from '../../src/schedule/batcher.ts';
-import { type MicroCase, twinOnly } from './case.ts';
-import { type FakeConnection, fakeConnect, lanesOf, OUTPUT, remembered, STREAM } from './stream.ts';
+import { both, type MicroCase, twinOnly } from './case.ts';
+import { addon, type FakeConnection, fakeConnect, lanesOf, OUTPUT, remembered, STREAM } from './stream.ts';
 
 export interface FakeCommitter {
   readonly committer: Committer;
@@ -16,7 +18,7 @@ export interface FakeCommitter {
 }
 
 /** A committer on one stream, on a connection that answers when it is told to. */
-export function committerOf(onSettled: (batch: Batch) => void): FakeCommitter {
+export function committerOf(onSettled: (batch: Batch) => void, native: Native | null = null): FakeCommitter {
   const fence = new Fence();
   fence.learn('1763900000000');
   const made: FakeConnection[] = [];
@@ -35,6 +37,7 @@ export function committerOf(onSettled: (batch: Batch) => void): FakeCommitter {
       },
     ],
     onSettled,
+    writeRows: native === null ? writeRows : nativeWriteRows(native),
     connect,
   });
   committer.start();
@@ -69,23 +72,25 @@ function fill(batch: Batch, rows: number, mark: number): void {
 }
 
 function predictions(name: string, output: Buffer): MicroCase {
-  let settled = 0;
-  const { committer, fence, answer } = committerOf((batch) => {
-    settled += batch.rows;
-  });
-  const lanes = lanesOf(new Batcher<Batch>(0, () => {}), output);
-  const batch = lanes.model.all[0]!;
-  fill(batch, batch.rowsMax, fence.mark);
-  const work = (events: number) => {
-    settled = 0;
-    batch.rows = events;
-    batch.dispatchedMs = ARRIVED_MS + batch.rowsMax + 0.4;
-    batch.inferUs = 84;
-    committer.settle(batch, 'mlp@1', null);
-    answer(events);
-    if (settled !== events) throw new Error(`${settled} of ${events} events were settled`);
+  const workOf = (native: Native | null) => {
+    let settled = 0;
+    const { committer, fence, answer } = committerOf((batch) => {
+      settled += batch.rows;
+    }, native);
+    const lanes = lanesOf(new Batcher<Batch>(0, () => {}), output, native);
+    const batch = lanes.model.all[0]!;
+    fill(batch, batch.rowsMax, fence.mark);
+    return (events: number) => {
+      settled = 0;
+      batch.rows = events;
+      batch.dispatchedMs = ARRIVED_MS + batch.rowsMax + 0.4;
+      batch.inferUs = 84;
+      committer.settle(batch, 'mlp@1', null);
+      answer(events);
+      if (settled !== events) throw new Error(`${settled} of ${events} events were settled`);
+    };
   };
-  return { name, allocatesNothing: true, variants: twinOnly(work) };
+  return { name, allocatesNothing: true, variants: both(addon, workOf) };
 }
 
 function deadLetters(): MicroCase {

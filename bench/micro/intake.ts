@@ -1,15 +1,16 @@
 /** Filling slabs (schedule/intake.ts): from a reply of Redis, and from the gateway. */
 import { nowMs } from '../../src/clock.ts';
 import { limitsDefault } from '../../src/limits.ts';
+import type { Native } from '../../src/native.ts';
 import { type EntryColumns, StreamReplyParser } from '../../src/redis/stream-reply.ts';
 import type { Batch } from '../../src/schedule/batch.ts';
 import { Batcher, type Lane } from '../../src/schedule/batcher.ts';
 import type { DirectEvent } from '../../src/schedule/direct.ts';
 import { ENTRY_FIELDS } from '../../src/schedule/entry.ts';
 import { Intake, type IntakeStream, type ModelLane } from '../../src/schedule/intake.ts';
-import { type MicroCase, twinOnly } from './case.ts';
+import { both, type MicroCase, twinOnly } from './case.ts';
 import { packedMap } from './maps.ts';
-import { FORM_NAMES, type Form, lanesOf, OUTPUT, remembered, repliesOf } from './stream.ts';
+import { addon, FORM_NAMES, type Form, lanesOf, OUTPUT, remembered, repliesOf } from './stream.ts';
 
 /** An intake whose batches come back empty the moment they are dispatched. */
 class Slabs {
@@ -19,11 +20,12 @@ class Slabs {
   readonly stream: IntakeStream;
   rows = 0;
 
-  constructor() {
+  constructor(native: Native | null = null) {
     this.batcher = new Batcher<Batch>(1, (lane, batch) => this.#back(lane, batch));
-    const lanes = lanesOf(this.batcher, OUTPUT);
+    const lanes = lanesOf(this.batcher, OUTPUT, native);
     const { batcher } = this;
-    this.intake = new Intake({ ...limitsDefault, batcher, lanes: [lanes.model], rejects: lanes.rejects });
+    const { model, rejects } = lanes;
+    this.intake = new Intake({ ...limitsDefault, native, batcher, lanes: [model], rejects });
     this.lane = lanes.model;
     this.stream = { index: 0, lane: this.lane, deadlineMs: 0, json: false };
   }
@@ -47,26 +49,29 @@ class Slabs {
 
 /** Parser and intake together: a reply of Redis becomes rows of a slab. */
 function parsed(form: Form): MicroCase {
-  const replies = repliesOf(form);
-  const slabs = new Slabs();
-  const { intake, stream } = slabs;
-  const parser = new StreamReplyParser({
-    fields: ENTRY_FIELDS,
-    entryBytesMax: limitsDefault.entryBytesMax,
-    onEntry: (buffer, entry) => intake.take(stream, buffer, entry, 1),
-    onOversize: () => false,
-    onReplyEnd: () => {},
-    onError: (message) => {
-      throw new Error(message);
-    },
-  });
-  const work = (events: number) => {
-    const bytes = replies(events);
-    intake.received(nowMs());
-    parser.parse(bytes, 0, bytes.length);
-    slabs.flushed(events);
+  const workOf = (native: Native | null) => {
+    const replies = repliesOf(form);
+    const slabs = new Slabs(native);
+    const { intake, stream } = slabs;
+    const parser = new StreamReplyParser({
+      fields: ENTRY_FIELDS,
+      entryBytesMax: limitsDefault.entryBytesMax,
+      onEntries: (buffer, start, end, max) => intake.takeMany(stream, buffer, start, end, max, 1),
+      onEntry: (buffer, entry) => intake.take(stream, buffer, entry, 1),
+      onOversize: () => false,
+      onReplyEnd: () => {},
+      onError: (message) => {
+        throw new Error(message);
+      },
+    });
+    return (events: number) => {
+      const bytes = replies(events);
+      intake.received(nowMs());
+      parser.parse(bytes, 0, bytes.length);
+      slabs.flushed(events);
+    };
   };
-  return { name: `parser and intake, ${form}`, allocatesNothing: true, variants: twinOnly(work) };
+  return { name: `parser and intake, ${form}`, allocatesNothing: true, variants: both(addon, workOf) };
 }
 
 /** Where the fields lie is known already. */

@@ -6,6 +6,7 @@
 import { nowMs } from '../../src/clock.ts';
 import { StreamReader } from '../../src/ingest/reader.ts';
 import { limitsDefault } from '../../src/limits.ts';
+import type { Native } from '../../src/native.ts';
 import { Totals } from '../../src/observe/totals.ts';
 import { parseEndpoint } from '../../src/redis/endpoint.ts';
 import { StreamReplyParser } from '../../src/redis/stream-reply.ts';
@@ -14,9 +15,10 @@ import { Batcher, type Lane } from '../../src/schedule/batcher.ts';
 import { ENTRY_FIELDS } from '../../src/schedule/entry.ts';
 import { Intake, type IntakeStream, type ModelLane } from '../../src/schedule/intake.ts';
 import { BatchRunner } from '../../src/schedule/runner.ts';
-import { type MicroCase, twinOnly } from './case.ts';
+import { both, type MicroCase, twinOnly } from './case.ts';
 import { committerOf, type FakeCommitter } from './committer.ts';
 import {
+  addon,
   type FakeConnection,
   FORM_NAMES,
   type Form,
@@ -28,13 +30,16 @@ import {
 } from './stream.ts';
 
 /** Parser, intake, batcher and committer, in one turn of the event loop. */
-function stages(form: Form, perEvent: () => void = () => {}): (events: number) => void {
+function stages(
+  form: Form,
+  native: Native | null = null,
+  perEvent: () => void = () => {},
+): (events: number) => void {
   const replies = repliesOf(form);
   let settled = 0;
   const batcher = new Batcher<Batch>(1, (lane, batch) => dispatch(lane, batch));
-  const lanes = lanesOf(batcher, OUTPUT);
-  const lane = lanes.model;
-  const intake = new Intake({ ...limitsDefault, batcher, lanes: [lanes.model], rejects: lanes.rejects });
+  const { model: lane, rejects } = lanesOf(batcher, OUTPUT, native);
+  const intake = new Intake({ ...limitsDefault, native, batcher, lanes: [lane], rejects });
   const stream: IntakeStream = { index: 0, lane, deadlineMs: 0, json: false };
   const fake: FakeCommitter = committerOf((batch) => {
     const { rows } = batch;
@@ -42,7 +47,7 @@ function stages(form: Form, perEvent: () => void = () => {}): (events: number) =
     batcher.release(lane, batch);
     intake.released(rows);
     settled += rows;
-  });
+  }, native);
   const dispatch = (of: Lane<Batch>, batch: Batch) => {
     if (of !== lane) throw new Error(`an event was rejected: ${batch.details[0]}`);
     batch.dispatchedMs = nowMs();
@@ -55,6 +60,7 @@ function stages(form: Form, perEvent: () => void = () => {}): (events: number) =
   const parser = new StreamReplyParser({
     fields: ENTRY_FIELDS,
     entryBytesMax: limitsDefault.entryBytesMax,
+    onEntries: (buffer, start, end, max) => intake.takeMany(stream, buffer, start, end, max, fence.mark),
     onEntry: (buffer, entry) => {
       perEvent();
       return intake.take(stream, buffer, entry, fence.mark);
@@ -85,7 +91,6 @@ class Engine {
   readonly #intake: Intake;
   readonly #fake: FakeCommitter;
   readonly #reader: StreamReader;
-  readonly #totals = new Totals();
   readonly #lane: ModelLane;
   readonly #replies: (events: number) => Buffer;
   #connection: FakeConnection | null = null;
@@ -93,13 +98,14 @@ class Engine {
   /** The reader has asked for entries and waits. */
   #asked: () => void = () => {};
 
-  constructor(form: Form) {
+  constructor(form: Form, native: Native | null) {
     this.#replies = repliesOf(form);
     this.#batcher = new Batcher<Batch>(1, (lane, batch) => runner.run(lane, batch));
     const batcher = this.#batcher;
-    const lanes = lanesOf(batcher, OUTPUT);
-    this.#lane = lanes.model;
-    this.#intake = new Intake({ ...limitsDefault, batcher, lanes: [lanes.model], rejects: lanes.rejects });
+    const lanes = lanesOf(batcher, OUTPUT, native);
+    const { model, rejects } = lanes;
+    this.#lane = model;
+    this.#intake = new Intake({ ...limitsDefault, native, batcher, lanes: [model], rejects });
     const intake = this.#intake;
     const runner: BatchRunner = new BatchRunner({
       batcher,
@@ -117,7 +123,7 @@ class Engine {
       },
     });
     for (const lane of [lanes.model, lanes.rejects]) runner.addLane(lane);
-    this.#fake = committerOf((batch) => runner.settled(batch));
+    this.#fake = committerOf((batch) => runner.settled(batch), native);
     this.#reader = this.#readerOf({ index: 0, lane: this.#lane, deadlineMs: 0, json: false });
     this.#reader.start();
   }
@@ -141,6 +147,7 @@ class Engine {
       alone: intake.alone,
       received: () => intake.received(nowMs()),
       take: (buffer, entry, mark) => intake.take(stream, buffer, entry, mark),
+      takeMany: (buffer, start, end, max, mark) => intake.takeMany(stream, buffer, start, end, max, mark),
       isInHand: (id) => intake.isInHand(stream, id),
       reject: (id, _deliveries, detail) => {
         throw new Error(`${id} was rejected: ${detail}`);
@@ -186,18 +193,27 @@ class Engine {
 
   close(): void {
     this.#reader.close();
-    this.#totals.stop();
   }
 }
 
 async function engine(form: Form): Promise<MicroCase> {
-  const running = new Engine(form);
-  await running.started();
+  // It counts for whoever runs.
+  const totals = new Totals();
+  const twin = new Engine(form, null);
+  const native = addon === null ? null : new Engine(form, addon);
+  const running = native === null ? [twin] : [twin, native];
+  for (const one of running) await one.started();
   return {
     name: `reader to counting, ${form}`,
     allocatesNothing: true,
-    variants: twinOnly((events) => running.run(events)),
-    close: () => running.close(),
+    variants: {
+      twin: (events) => twin.run(events),
+      native: native === null ? null : (events) => native.run(events),
+    },
+    close: () => {
+      for (const one of running) one.close();
+      totals.stop();
+    },
   };
 }
 
@@ -206,7 +222,7 @@ export async function cases(): Promise<MicroCase[]> {
     ...FORM_NAMES.map((form) => ({
       name: `parser to committer, ${form}`,
       allocatesNothing: true,
-      variants: twinOnly(stages(form)),
+      variants: both(addon, (native) => stages(form, native)),
     })),
     await engine('256-byte features'),
   ];
@@ -221,6 +237,6 @@ export function leakyCases(): MicroCase[] {
   };
   return [
     { name: 'as it is', variants: twinOnly(stages('256-byte features')) },
-    { name: 'with an object', variants: twinOnly(stages('256-byte features', leak)) },
+    { name: 'with an object', variants: twinOnly(stages('256-byte features', null, leak)) },
   ];
 }

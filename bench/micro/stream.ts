@@ -1,14 +1,19 @@
 /** What the pieces of the stream path share: entries as Redis sends them, slabs, connections. */
 import { limitsDefault } from '../../src/limits.ts';
+import { loadNative, type Native } from '../../src/native.ts';
 import { encodeBulk } from '../../src/redis/resp.ts';
 import type { Connect, Connection, RedisSocketOptions } from '../../src/redis/socket.ts';
 import type { Batch } from '../../src/schedule/batch.ts';
 import type { Batcher, Lane } from '../../src/schedule/batcher.ts';
 import type { ModelLane } from '../../src/schedule/intake.ts';
+import { openNative } from '../../src/schedule/many.ts';
 import { RESULT, ROW, ROW_COLUMNS } from '../../src/schedule/slab.ts';
 import { addModelLane, addRejectLane, tensor } from '../../test/support/batches.ts';
 import { ROWS_MAX } from './case.ts';
 import { packedMap } from './maps.ts';
+
+/** Null: this machine has none. */
+export const { native: addon } = loadNative('auto');
 
 export const STREAM = 'events';
 export const FEATURES = 64;
@@ -90,7 +95,7 @@ export interface Lanes {
 }
 
 /** The slabs of one model, as many as an engine of two workers has; each holds what a worker would answer. */
-export function lanesOf(batcher: Batcher<Batch>, output: Buffer): Lanes {
+export function lanesOf(batcher: Batcher<Batch>, output: Buffer, native: Native | null = null): Lanes {
   const model = addModelLane(batcher, {
     name: 'mlp',
     inputs: [tensor('features', FEATURES)],
@@ -98,7 +103,10 @@ export function lanesOf(batcher: Batcher<Batch>, output: Buffer): Lanes {
     batches: 10,
     arenaBytes: limitsDefault.slabArenaBytes,
   });
-  for (const batch of model.all) answer(batch, output);
+  for (const batch of model.all) {
+    answer(batch, output);
+    if (native !== null) batch.handle = openNative(native, model, batch, limitsDefault);
+  }
   return { model, rejects: addRejectLane(batcher, 128, 3) };
 }
 
