@@ -7,8 +7,8 @@
  *   main:    fill the cells; post. Then the cells are the worker's.
  *   worker:  run the batch; write the times into the cells; post. Then they are the main thread's again.
  *
- * Piscina starts, counts and replaces the workers, and carries what happens seldom. This is beside it: a task
- * of piscina's costs both threads together about twice as much (`npm run bench -- micro`).
+ * Piscina starts, counts and replaces the workers, and carries what happens seldom. This is beside it: a
+ * task of piscina's costs more (`npm run bench -- micro`, piece hop, has both).
  */
 import { MessageChannel, type MessagePort, parentPort, threadId } from 'node:worker_threads';
 import { messageOf } from '../errors.ts';
