@@ -2,37 +2,22 @@
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
-import { type Pool, type PoolOptions, startPool } from '../src/infer/pool.ts';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { startPool } from '../src/infer/pool.ts';
 import type { ModelSpec } from '../src/infer/protocol.ts';
-import { channels, type NoticeReport } from '../src/observe/channels.ts';
 import { scanModels } from '../src/repository/repository.ts';
 import { ARENA, HandMadeSlab } from './support/hand-made-slab.ts';
 import { fixture, modelsPath } from './support/models.ts';
+import { notices, start } from './support/pools.ts';
 
 let dir = '';
-let pool: Pool | null = null;
-const notices: NoticeReport[] = [];
-const onNotice = (message: unknown) => notices.push(message as NoticeReport);
 
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), 'subito-pool-'));
-  channels.notice.subscribe(onNotice);
-});
-afterEach(async () => {
-  await pool?.stop();
-  pool = null;
-  notices.length = 0;
 });
 afterAll(async () => {
-  channels.notice.unsubscribe(onNotice);
   await rm(dir, { recursive: true });
 });
-
-async function start(specs: readonly ModelSpec[], changes: Partial<PoolOptions> = {}): Promise<Pool> {
-  pool = await startPool({ specs, providers: ['cpu'], threads: 2, slabArenaBytes: ARENA, ...changes });
-  return pool;
-}
 
 /** A model whose handler does what its events say. */
 async function obedient(slot: number): Promise<ModelSpec> {

@@ -5,36 +5,26 @@
 import { cp, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, beforeEach, expect } from 'vitest';
-import { type Pool, type PoolOptions, startPool } from '../../src/infer/pool.ts';
+import { afterAll, beforeAll, beforeEach, expect } from 'vitest';
+import type { Pool, PoolOptions } from '../../src/infer/pool.ts';
 import type { ModelSpec } from '../../src/infer/protocol.ts';
-import { channels, type NoticeReport } from '../../src/observe/channels.ts';
-import { ARENA, type HandMadeSlab } from './hand-made-slab.ts';
+import type { HandMadeSlab } from './hand-made-slab.ts';
 import { fixture, modelsPath } from './models.ts';
+import { notices, start as startPool } from './pools.ts';
 import { STAND_IN, standInRuns } from './stand-in-provider.ts';
 
 let root = '';
 /** The directory of the test's model. */
 export let dir = '';
-let pool: Pool | null = null;
-const notices: NoticeReport[] = [];
-const onNotice = (message: unknown) => notices.push(message as NoticeReport);
 
 beforeAll(async () => {
   root = await mkdtemp(join(tmpdir(), 'subito-providers-'));
-  channels.notice.subscribe(onNotice);
 });
 beforeEach(async () => {
   dir = join(root, String(Math.random()).slice(2), '1');
   await mkdir(dir, { recursive: true });
 });
-afterEach(async () => {
-  await pool?.stop();
-  pool = null;
-  notices.length = 0;
-});
 afterAll(async () => {
-  channels.notice.unsubscribe(onNotice);
   await rm(root, { recursive: true });
 });
 
@@ -48,18 +38,8 @@ export async function copied(
   return fixture(name, { onnxPath: join(to, 'model.onnx'), dir: join(to, '..'), ...changes });
 }
 
-export async function start(specs: readonly ModelSpec[], changes: Partial<PoolOptions> = {}): Promise<Pool> {
-  const opener = STAND_IN;
-  pool = await startPool({
-    specs,
-    providers: ['cpu'],
-    threads: 2,
-    slabArenaBytes: ARENA,
-    opener,
-    ...changes,
-  });
-  return pool;
-}
+export const start = (specs: readonly ModelSpec[], changes: Partial<PoolOptions> = {}) =>
+  startPool(specs, { opener: STAND_IN, ...changes });
 
 export const say = (file: string, text: string) => writeFile(join(dir, file), text);
 export const told = (code: string) =>
