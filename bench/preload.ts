@@ -3,17 +3,30 @@
  * from outside, in every thread, and answers the benchmark over the process's IPC channel. Nothing in the
  * program under test knows of it. It costs two system calls per model run.
  *
- * Watched: garbage collections; processor time in ONNX Runtime's own `run`, without what Node does around it;
- * the number that Linux gives each thread; which native addons are loaded.
+ * Watched: garbage collections and the size of V8's heaps; processor time in ONNX Runtime's own `run`,
+ * without what Node does around it; the number that Linux gives each thread; which native addons are loaded.
  */
 import { readlinkSync } from 'node:fs';
 import { basename } from 'node:path';
 import { PerformanceObserver } from 'node:perf_hooks';
-import { getEnvironmentData, isMainThread, setEnvironmentData } from 'node:worker_threads';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { getHeapStatistics, setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import { BroadcastChannel, getEnvironmentData, isMainThread, setEnvironmentData } from 'node:worker_threads';
 import { loadNative } from '../src/native.ts';
-import { COLUMN, COLUMNS, type ProbeReport, THREADS_MAX, type ThreadProbe } from './probe.ts';
+import {
+  COLUMN,
+  COLUMNS,
+  type ProbeQuestion,
+  type ProbeReport,
+  THREADS_MAX,
+  type ThreadProbe,
+} from './probe.ts';
 
 const KEY = 'subito-bench-probe';
+const HEAP_EVERY_MS = 1000;
+/** A full collection takes some tens of milliseconds; threads begin theirs at once. */
+const COLLECT_MS = 1000;
 
 /** Place 0 counts the rows taken; a thread has one row of columns. */
 const shared = isMainThread
@@ -38,6 +51,25 @@ new PerformanceObserver((list) => {
     table[at + COLUMN.gcMaxMs] = Math.max(table[at + COLUMN.gcMaxMs]!, duration);
   }
 }).observe({ entryTypes: ['gc'] });
+
+function lookAtHeap(): void {
+  const { used_heap_size: used, total_heap_size: total } = getHeapStatistics();
+  table[at + COLUMN.heapUsed] = used;
+  table[at + COLUMN.heapTotal] = total;
+}
+lookAtHeap();
+setInterval(lookAtHeap, HEAP_EVERY_MS).unref();
+
+const collectors = new BroadcastChannel(KEY);
+collectors.onmessage = collect;
+collectors.unref();
+
+function collect(): void {
+  setFlagsFromString('--expose-gc');
+  // Known in contexts made from now on.
+  (runInNewContext('gc') as () => void)();
+  lookAtHeap();
+}
 
 const dlopen = process.dlopen.bind(process);
 process.dlopen = (module: object, path: string, flags?: number) => {
@@ -78,6 +110,8 @@ function report(): ProbeReport {
       gcMaxMs: of(COLUMN.gcMaxMs),
       runCount: of(COLUMN.runCount),
       runCpuUs: of(COLUMN.runCpuUs),
+      heapUsed: of(COLUMN.heapUsed),
+      heapTotal: of(COLUMN.heapTotal),
     };
   });
   // The largest pause so far belongs to whoever asked: the next report begins anew.
@@ -86,7 +120,14 @@ function report(): ProbeReport {
 }
 
 if (isMainThread && process.send !== undefined) {
-  process.on('message', () => process.send!(report()));
+  process.on('message', async (question: ProbeQuestion) => {
+    if (question === 'collect') {
+      collectors.postMessage(null);
+      collect();
+      await sleep(COLLECT_MS);
+    }
+    process.send!(report());
+  });
   // The program under test ends when it has nothing to do, as if nobody watched; and with the benchmark.
   process.channel?.unref();
   process.once('disconnect', () => process.exit());

@@ -10,8 +10,10 @@ export const COLUMN = {
   gcMaxMs: 4,
   runCount: 5,
   runCpuUs: 6,
+  heapUsed: 7,
+  heapTotal: 8,
 } as const;
-export const COLUMNS = 7;
+export const COLUMNS = 9;
 
 /** Since the thread began, except for `gcMaxMs`: since the last report. */
 export interface ThreadProbe {
@@ -23,7 +25,15 @@ export interface ThreadProbe {
   readonly gcMaxMs: number;
   readonly runCount: number;
   readonly runCpuUs: number;
+  /**
+   * V8's heap a moment ago, bytes: what is in it, garbage included, and what it has taken from the system.
+   */
+  readonly heapUsed: number;
+  readonly heapTotal: number;
 }
+
+/** `collect`: every thread first collects all its garbage. */
+export type ProbeQuestion = 'report' | 'collect';
 
 export interface ProbeReport {
   readonly threads: readonly ThreadProbe[];

@@ -4,7 +4,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { ProbeReport } from './probe.ts';
+import type { ProbeQuestion, ProbeReport } from './probe.ts';
 
 const READY_MS_MAX = 30_000;
 const ANSWER_MS_MAX = 10_000;
@@ -104,10 +104,10 @@ export class Runner {
   }
 
   /** Asks preload.ts; it must not be paused. Null for another program than Node, into which nobody sees. */
-  async probe(): Promise<ProbeReport | null> {
+  async probe(question: ProbeQuestion = 'report'): Promise<ProbeReport | null> {
     if (!this.#isWatched) return null;
     const answer = once(this.#child, 'message', { signal: AbortSignal.timeout(ANSWER_MS_MAX) });
-    this.#child.send('probe');
+    this.#child.send(question);
     const [report] = await answer;
     return report as ProbeReport;
   }

@@ -8,7 +8,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { freePort } from '../src/redis/embedded.ts';
+import { freePort } from '../src/ports.ts';
 import { RedisWire } from '../src/redis/wire.ts';
 
 export const MODEL_PATH = new URL('./models/mlp/1/model.onnx', import.meta.url).pathname;

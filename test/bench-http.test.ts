@@ -17,6 +17,7 @@ import { load } from '../bench/http/load.ts';
 import { Server } from '../bench/http/server.ts';
 import { sectionsOf } from '../bench/http/text.ts';
 import { missing } from '../bench/peers/python.ts';
+import { freePort } from '../src/ports.ts';
 
 const POINT: Point = { name: '32 connections', connections: 32, rows: 1 };
 const round = (changes: Partial<Measured> = {}): Measured => ({
@@ -150,7 +151,7 @@ const ECHO = `
 async function startEcho(...args: string[]): Promise<Server> {
   const cwd = mkdtempSync(join(tmpdir(), 'subito-bench-http-'));
   closers.push(async () => rmSync(cwd, { recursive: true, force: true }));
-  const port = 20_000 + Math.floor(Math.random() * 20_000);
+  const port = await freePort();
   const argv = [process.execPath, '-e', ECHO, `${port}`, ...args] as const;
   const server = await Server.start({ argv, env: {}, cwd, url: `http://127.0.0.1:${port}/` }, async (url) => {
     await fetch(url);

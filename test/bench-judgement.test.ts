@@ -152,6 +152,8 @@ test('what threads did is the difference of two reports; the longest pause is of
       gcMaxMs: main ? gcMaxMs : 0,
       runCount,
       runCpuUs: runCount * 70,
+      heapUsed: 0,
+      heapTotal: 0,
     })),
     addons: [],
   });

@@ -176,11 +176,10 @@ describe('a process under test', { timeout: 30_000 }, () => {
   test('tells of its threads and their collections; a busy thread is told from one at rest', async () => {
     const runner = await start(
       'threads.mjs',
-      `import { isMainThread, Worker } from 'node:worker_threads';
+      `import { isMainThread, parentPort, Worker } from 'node:worker_threads';
        if (isMainThread) {
          new Worker(new URL(import.meta.url)).once('message', () => process.stdout.write('ready\\n'));
        } else {
-         const { parentPort } = await import('node:worker_threads');
          let kept = [];
          setInterval(() => { kept = Array.from({ length: 100_000 }, (_, i) => ({ i })); }, 5);
          setTimeout(() => parentPort.postMessage(0), 300);
@@ -221,6 +220,35 @@ describe('a process under test', { timeout: 30_000 }, () => {
       expect(threads[0]!.runCount).toBe(40);
       expect(threads[0]!.runCpuUs).toBeGreaterThan(100);
       expect(addons.some((name) => name.startsWith('onnxruntime'))).toBe(true);
+    } finally {
+      await runner.stop();
+    }
+  });
+
+  test('has its heaps looked at, before and after their garbage is collected, in every thread', async () => {
+    const runner = await start(
+      'heap.mjs',
+      `import { isMainThread, parentPort, Worker } from 'node:worker_threads';
+       globalThis.litter = Array.from({ length: 1e6 }, (_, i) => ({ i }));
+       globalThis.litter = null;
+       if (isMainThread) {
+         const worker = new Worker(new URL(import.meta.url));
+         worker.once('message', () => process.stdout.write('ready\\n'));
+       } else {
+         parentPort.postMessage(0);
+         setInterval(() => {}, 1000);
+       }`,
+    );
+    try {
+      await sleep(1100);
+      const before = (await runner.probe())!.threads;
+      const after = (await runner.probe('collect'))!.threads;
+      expect(before.map(({ main }) => main)).toEqual([true, false]);
+      for (const [i, { heapUsed, heapTotal }] of after.entries()) {
+        expect(heapUsed).toBeLessThan(before[i]!.heapUsed - 10_000_000);
+        expect(heapUsed).toBeGreaterThan(1_000_000);
+        expect(heapTotal).toBeGreaterThanOrEqual(heapUsed);
+      }
     } finally {
       await runner.stop();
     }

@@ -1,13 +1,13 @@
 /** The client library against a real gateway, with nothing but Node's own WebSocket. */
 
 import type { AddressInfo } from 'node:net';
-import { createServer } from 'node:net';
 import { afterEach, expect, test } from 'vitest';
 import { WebSocketServer } from 'ws';
 import type { Client, ClientOptions, ClientPrediction } from '../src/client/client.ts';
 import { ClientError, connect } from '../src/client/client.ts';
 import { startGateway } from '../src/gateway/server.ts';
 import { limitsDefault } from '../src/limits.ts';
+import { freePort } from '../src/ports.ts';
 import type { Started } from './support/gateway.ts';
 import { OK, prediction, start, stopGateways, until } from './support/gateway.ts';
 
@@ -22,14 +22,6 @@ function join(started: Started, options: ClientOptions = {}): Client {
   const client = connect(started.gateway.url, options);
   clients.push(client);
   return client;
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }
 
 test('infer, before and after the connection is open', async () => {

@@ -7,7 +7,7 @@ import type { Cluster, Redis } from 'ioredis';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest';
 import { loadConfig } from '../src/config.ts';
 import { type Engine, startEngine } from '../src/engine.ts';
-import { freePort } from '../src/redis/embedded.ts';
+import { freePort } from '../src/ports.ts';
 import { startCluster } from './support/cluster.ts';
 import { until } from './support/core.ts';
 import { MLP, modelsDir } from './support/engine.ts';

@@ -2,8 +2,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import type { RedisConfig } from '../src/config.ts';
+import { freePort } from '../src/ports.ts';
 import { type Control, connectControl } from '../src/redis/control.ts';
-import { freePort } from '../src/redis/embedded.ts';
 import { parseEndpoint, reachedAt, spell } from '../src/redis/endpoint.ts';
 import { slotOf } from '../src/redis/slots.ts';
 import { StreamTail } from '../src/redis/stream-tail.ts';

@@ -1,11 +1,13 @@
 /** The engine as users start it: `subito serve` with a configuration file. */
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { freePort } from '../../src/redis/embedded.ts';
+import { freePort } from '../../src/ports.ts';
 import { Runner } from '../runner.ts';
 import type { Site } from '../site.ts';
 
 const MAIN = new URL('../../src/main.ts', import.meta.url).pathname;
+/** Node's arguments before those of the program: the program and, as on its own first line, Node's flags. */
+export const SUBITO = [...readFileSync(MAIN, 'utf8').split('\n', 1)[0]!.matchAll(/--\S+/g), MAIN].map(String);
 const MODELS = new URL('../models', import.meta.url).pathname;
 
 export interface EngineOptions {
@@ -38,7 +40,7 @@ export async function startEngine(site: Site, options: EngineOptions = {}): Prom
   // JSON is YAML.
   writeFileSync(file, JSON.stringify({ ...engineConfig(site, port), ...options.config }));
   const url = `http://127.0.0.1:${port}`;
-  const runner = await Runner.start([MAIN, 'serve', '--config', file], () => isReady(url), {
+  const runner = await Runner.start([...SUBITO, 'serve', '--config', file], () => isReady(url), {
     ...(options.env === undefined ? {} : { env: options.env }),
   });
   return { runner, url };

@@ -1,8 +1,9 @@
 /** `memory`: the engine's resident size over ten minutes at 80 % of the rate that it sustains. */
 import { linePlot } from '../plot.ts';
+import type { ProbeReport } from '../probe.ts';
 import { openSite } from '../site.ts';
 import { middle, slopeOf } from '../statistics.ts';
-import type { Suite, SuiteOptions, SuiteResult } from '../suite.ts';
+import type { Section, Suite, SuiteOptions, SuiteResult } from '../suite.ts';
 import { prose, whole } from '../text.ts';
 import { PACE, PACE_QUICK, type Paced, PacedEngine } from './pace.ts';
 
@@ -17,6 +18,27 @@ const MIB = 2 ** 20;
 
 type Size = readonly [seconds: number, bytes: number];
 
+/** What V8 has taken from the system and, of that, what is in use, garbage included; bytes. */
+interface Heaps {
+  readonly atS: number;
+  readonly main: number;
+  readonly mainUsed: number;
+  readonly workers: number;
+  readonly workersUsed: number;
+}
+
+function heapsOf(atS: number, { threads }: ProbeReport): Heaps {
+  const sum = (isMain: boolean, column: 'heapTotal' | 'heapUsed') =>
+    threads.filter(({ main }) => main === isMain).reduce((bytes, thread) => bytes + thread[column], 0);
+  return {
+    atS,
+    main: sum(true, 'heapTotal'),
+    mainUsed: sum(true, 'heapUsed'),
+    workers: sum(false, 'heapTotal'),
+    workersUsed: sum(false, 'heapUsed'),
+  };
+}
+
 export const memorySuite: Suite = {
   name: 'memory',
   what: 'resident size of the engine over ten minutes at 80 % of the sustained rate',
@@ -30,11 +52,19 @@ export const memorySuite: Suite = {
         const { ratePerS } = await engine.sustained(settings, false);
         say(`${seconds} s at ${(ratePerS * SHARE).toFixed(0)}/s`);
         const sizes: Size[] = [];
+        const heaps: Heaps[] = [];
         const onSample = (atS: number) => {
-          if (atS >= sizes.length * SAMPLE_S) sizes.push([atS, engine.runner.residentBytes()]);
+          if (atS < sizes.length * SAMPLE_S) return;
+          sizes.push([atS, engine.runner.residentBytes()]);
+          // It fails when the engine has ended, which ends the run as well.
+          engine.runner.probe().then(
+            (report) => heaps.push(heapsOf(atS, report!)),
+            () => {},
+          );
         };
         const run = await engine.run(ratePerS * SHARE, seconds, false, onSample);
-        return resultOf(run, sizes, seconds);
+        const kept = heapsOf(seconds, (await engine.runner.probe('collect'))!);
+        return resultOf(run, sizes, heaps, kept);
       } finally {
         await engine.stop();
       }
@@ -71,39 +101,94 @@ export function growthOf(sizes: readonly Size[], seconds: number): Growth {
   };
 }
 
-function resultOf(run: Paced, sizes: readonly Size[], seconds: number): SuiteResult {
+function resultOf(
+  run: Paced,
+  sizes: readonly Size[],
+  heaps: readonly Heaps[],
+  collected: Heaps,
+): SuiteResult {
+  const seconds = sizes.at(-1)![0];
   const growth = growthOf(sizes, seconds);
-  const { settleS, settledBytes, endBytes, maxBytes, bytesPerMinute } = growth;
-  const mib = (bytes: number) => `${(bytes / MIB).toFixed(1)} MiB`;
-  const cells = [sizes[0]![1], settledBytes, endBytes, maxBytes, endBytes - settledBytes, bytesPerMinute];
   const why = run.why === null ? '' : ` The backlog did not stay flat: ${run.why}.`;
+  const line = (name: string, points: readonly Size[]) => ({
+    name,
+    points: points.map(([atS, bytes]) => [atS, bytes / MIB] as const),
+  });
   return {
     sections: [
       {
         title: `Resident size over ${whole(seconds)} s at ${whole(run.ratePerS)} events/s`,
         text: [
           prose(`${whole(run.report.sent)} events, each predicted. Growth counts from
-            ${settleS.toFixed(0)} s on: before, caches fill and code is compiled. Medians of a tenth of
+            ${growth.settleS.toFixed(0)} s on: before, caches fill and code is compiled. Medians of a tenth of
             the time at both ends.${why}`),
         ],
-        table: {
-          head: ['', 'begin', `after ${settleS.toFixed(0)} s`, 'end', 'most', 'growth', 'per minute'],
-          rows: [['subito', ...cells.map(mib)]],
-        },
+        table: growthTable(growth, sizes[0]![1]),
       },
+      heapSection(heaps, collected, seconds),
     ],
-    ratios: { 'settled size against size at the end': settledBytes / endBytes },
+    ratios: { 'settled size against size at the end': growth.settledBytes / growth.endBytes },
     plots: [
       {
         name: 'resident',
         svg: linePlot({
           title: `Resident size at ${whole(run.ratePerS)} events/s`,
           x: { label: 'time, s' },
-          y: { label: 'resident size, MiB' },
-          lines: [{ name: 'engine', points: sizes.map(([atS, bytes]) => [atS, bytes / MIB] as const) }],
+          y: { label: 'MiB' },
+          lines: [
+            line('resident', sizes),
+            line(
+              "main thread's heap",
+              heaps.map(({ atS, main }) => [atS, main]),
+            ),
+            line(
+              "workers' heaps",
+              heaps.map(({ atS, workers }) => [atS, workers]),
+            ),
+          ],
         }),
       },
     ],
-    raw: { ratePerS: run.ratePerS, seconds, growth, sizes, report: run.report },
+    raw: { ratePerS: run.ratePerS, seconds, growth, sizes, heaps, collected, report: run.report },
   };
 }
+
+function growthTable({ settleS, settledBytes, endBytes, maxBytes, bytesPerMinute }: Growth, begin: number) {
+  const cells = [begin, settledBytes, endBytes, maxBytes, endBytes - settledBytes, bytesPerMinute];
+  const growth = `${((endBytes / settledBytes - 1) * 100).toFixed(1)} %`;
+  return {
+    head: ['', 'begin', `after ${settleS.toFixed(0)} s`, 'end', 'most', 'growth', 'per minute', 'in all'],
+    rows: [['subito', ...cells.map(mib), growth]],
+  };
+}
+
+/** Which part of it is V8's, and what is left of that when all garbage is collected. */
+function heapSection(heaps: readonly Heaps[], collected: Heaps, seconds: number): Section {
+  const { settleS } = growthOf(
+    heaps.map(({ atS, main }) => [atS, main]),
+    seconds,
+  );
+  const settled = heaps.find(({ atS }) => atS >= settleS)!;
+  const last = heaps.at(-1)!;
+  const row = (name: string, taken: 'main' | 'workers', used: 'mainUsed' | 'workersUsed') => [
+    name,
+    ...[settled[taken], last[taken], settled[used], last[used], collected[used]].map(mib),
+  ];
+  return {
+    title: "V8's heaps",
+    text: [],
+    table: {
+      head: [
+        '',
+        `taken after ${settleS.toFixed(0)} s`,
+        'at the end',
+        'in use',
+        'at the end',
+        'without garbage',
+      ],
+      rows: [row('main thread', 'main', 'mainUsed'), row('workers', 'workers', 'workersUsed')],
+    },
+  };
+}
+
+const mib = (bytes: number) => `${(bytes / MIB).toFixed(1)} MiB`;

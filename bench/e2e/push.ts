@@ -4,7 +4,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { freePort } from '../../src/redis/embedded.ts';
+import { freePort } from '../../src/ports.ts';
 import { Runner } from '../runner.ts';
 import { openSite, type Site } from '../site.ts';
 import { middle, percentileOf } from '../statistics.ts';

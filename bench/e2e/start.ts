@@ -7,12 +7,12 @@ import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { get } from 'node:http';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { freePort } from '../../src/redis/embedded.ts';
+import { freePort } from '../../src/ports.ts';
 import { openSite, type Site } from '../site.ts';
 import { percentileOf } from '../statistics.ts';
 import { contestantsOf, roundsOf, type Suite, type SuiteOptions, type SuiteResult } from '../suite.ts';
 import { prose, whole } from '../text.ts';
-import { engineConfig } from './engine.ts';
+import { engineConfig, SUBITO } from './engine.ts';
 
 const TARGET_MS = 1500;
 const RUNS = 10;
@@ -43,7 +43,7 @@ const starters: readonly Starter[] = [
     argv(site, models, port) {
       const file = join(site.directory, `start-${port}.yaml`);
       writeFileSync(file, JSON.stringify({ ...engineConfig(site, port), models: { path: models } }));
-      return [pathOf('../../src/main.ts'), 'serve', '--config', file];
+      return [...SUBITO, 'serve', '--config', file];
     },
   },
   {

@@ -2,8 +2,8 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
-import { freePort } from '../../src/redis/embedded.ts';
-import { engineConfig } from '../e2e/engine.ts';
+import { freePort } from '../../src/ports.ts';
+import { engineConfig, SUBITO } from '../e2e/engine.ts';
 import { PYTHON, programOf } from '../peers/python.ts';
 import type { Site } from '../site.ts';
 import { MODEL_PATH } from '../site.ts';
@@ -27,7 +27,6 @@ export interface HttpContestant {
   launch(site: Site): Promise<Launch>;
 }
 
-const MAIN = new URL('../../src/main.ts', import.meta.url).pathname;
 const V2_PATH = '/v2/models/mlp/infer';
 const BATCH = 64;
 /** As short as the batchers take it: they wait so long for a batch to fill. */
@@ -68,7 +67,7 @@ const subito: HttpContestant = {
     // JSON is YAML.
     writeFileSync(file, JSON.stringify(engineConfig(site, port)));
     return {
-      argv: [process.execPath, MAIN, 'serve', '--config', file],
+      argv: [process.execPath, ...SUBITO, 'serve', '--config', file],
       env: {},
       cwd: site.directory,
       url: `http://127.0.0.1:${port}${V2_PATH}`,

@@ -1,5 +1,4 @@
 /** `subito demo`: the engine with a private Redis, the models at hand and a crowd of simulated listeners. */
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { type Config, loadConfig } from '../config.ts';
 import { Crowd } from '../demo/crowd.ts';
@@ -9,6 +8,7 @@ import { type Engine, startEngine } from '../engine.ts';
 import { SubitoError } from '../errors.ts';
 import type { Stats } from '../observe/figures.ts';
 import { startLog } from '../observe/log.ts';
+import { isFree } from '../ports.ts';
 import { seededRandom } from '../random.ts';
 import { stopSignal } from './signals.ts';
 
@@ -167,12 +167,4 @@ function sayWhere(engine: Engine, config: Config, options: DemoOptions): void {
 async function freePortFrom(wanted: number): Promise<number> {
   for (let port = wanted; port <= wanted + PORTS_MORE; port += 1) if (await isFree(port)) return port;
   return wanted;
-}
-
-function isFree(port: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const server = createServer();
-    server.once('error', () => resolve(false));
-    server.listen({ host: HOST, port, exclusive: true }, () => server.close(() => resolve(true)));
-  });
 }

@@ -7,11 +7,11 @@
 // when the engine ends, however it ends. A server that ends before its engine is started again: keeper.ts.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdir, readFile, realpath, rename, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
 import { SubitoError } from '../errors.ts';
+import { freePort } from '../ports.ts';
 import { isAlive, Keeper, type Served } from './keeper.ts';
 
 export interface EmbeddedOptions {
@@ -112,17 +112,6 @@ async function makeDir(dir: string): Promise<string> {
       fix: 'give redis.embedded.dir a directory that can be written to',
     });
   }
-}
-
-/** A port that was free a moment ago. */
-export async function freePort(): Promise<number> {
-  const server = createServer();
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  server.once('error', reject).listen(0, '127.0.0.1', resolve);
-  await promise;
-  const address = server.address();
-  server.close();
-  return typeof address === 'object' && address !== null ? address.port : 0;
 }
 
 /** A connection that makes one attempt and neither reconnects nor resends. Not yet open. */

@@ -1,7 +1,7 @@
 // A real Redis Cluster for a test: masters, replicas, slots moved between them, masters killed. Formed by
 // commands over ioredis, for redis-cli may be missing.
 import { Cluster, type Redis } from 'ioredis';
-import { freePort } from '../../src/redis/embedded.ts';
+import { freePort } from '../../src/ports.ts';
 import { slotOf } from '../../src/redis/slots.ts';
 import { until } from './core.ts';
 import { startRedis, type TestRedis, type TestRedisOptions } from './redis.ts';

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
-import { freePort } from '../../src/redis/embedded.ts';
+import { freePort } from '../../src/ports.ts';
 
 export interface TestRedisOptions {
   /** Default false: nothing is kept. True: every write is synced, so that a kill loses none. */

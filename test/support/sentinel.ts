@@ -5,7 +5,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Redis } from 'ioredis';
-import { freePort } from '../../src/redis/embedded.ts';
+import { freePort } from '../../src/ports.ts';
 import { until } from './core.ts';
 import { startRedis, type TestRedis, type TestRedisOptions } from './redis.ts';
 
