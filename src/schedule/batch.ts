@@ -72,6 +72,8 @@ export class Batch {
   /** Rejected rows: why, in words; and whether running it failed (1), or the event is invalid (0). */
   readonly details: string[];
   readonly failed: Uint8Array;
+  /** RUNG of each row. */
+  readonly rungs: Uint8Array;
 
   dispatchedMs = 0;
   inferredMs = 0;
@@ -110,6 +112,7 @@ export class Batch {
     this.answers = new Array<AnswerCallback | null>(rowsMax).fill(null);
     this.details = layout === null ? new Array<string>(rowsMax).fill('') : [];
     this.failed = new Uint8Array(layout === null ? rowsMax : 0);
+    this.rungs = new Uint8Array(rowsMax);
     this.commands = new CommandWriter(rowsMax * 512);
   }
 
@@ -132,6 +135,7 @@ export class Batch {
 
   /** Empty again, for the next rows. */
   reset(): void {
+    this.rungs.fill(0, 0, this.rows);
     this.rows = 0;
     this.#rowsMax = this.#rowsLimit;
     this.arenaInUsed = 0;

@@ -94,7 +94,18 @@ export const ROW_COLUMNS = 8;
  */
 export const FORM = { features: 0, data: 1 } as const;
 export const ENCODING = { msgpack: 0, json: 1 } as const;
-export const RESULT = { ok: 0, invalid: 1, failed: 2 } as const;
+/** What became of a row. From `expired` on: it was never run. */
+export const RESULT = {
+  ok: 0,
+  invalid: 1,
+  failed: 2,
+  expired: 3,
+  overloaded: 4,
+  superseded: 5,
+  cancelled: 6,
+} as const;
+/** Which rung of the ladder a row that is ok was answered by, when its model could not be asked. */
+export const RUNG = { none: 0, previous: 1, last_known: 2, constant: 3 } as const;
 
 /** ONNX Runtime reads tensors with vector instructions; a cache line keeps regions of two rows apart. */
 const ALIGN = 64;
