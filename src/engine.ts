@@ -45,6 +45,7 @@ import { faultOf } from './redis/faults.ts';
 import { Fence } from './redis/fence.ts';
 import { plainTopology, type Topology, topologyOf } from './redis/topology.ts';
 import { scanModels } from './repository/repository.ts';
+import { Admission } from './schedule/admission.ts';
 import type { Batch } from './schedule/batch.ts';
 import { Batcher } from './schedule/batcher.ts';
 import { ENTRY_FIELDS } from './schedule/entry.ts';
@@ -169,18 +170,25 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
   const consumer = parts.add(await taking, (c) => c.stop());
 
   // schedule
-  const batcher = new Batcher<Batch>(pool.threads, (lane, batch) => runner.run(lane, batch));
-  const lanes = buildLanes({ batcher, specs, pool, limits, native });
+  const batcher: Batcher<Batch> = new Batcher<Batch>(
+    pool.threads,
+    (lane, batch) => runner.run(lane, batch),
+    (lane, rows) => admission.costMs(lane, rows),
+  );
+  const admission = new Admission<Batch>({ batcher, workers: () => pool.threads });
+  const lanes = buildLanes({ batcher, admission, specs, pool, limits, native });
   pool.onRowsMax = (slot, rowsMax) => lanes.limitRows(slot, rowsMax);
-  const intake = new Intake({ ...limits, native, batcher, lanes: lanes.models, rejects: lanes.rejects });
+  const { models: served, rejects } = lanes;
+  const intake = new Intake({ ...limits, native, batcher, admission, lanes: served, rejects });
   const runner: BatchRunner = new BatchRunner({
     batcher,
     streamNames: partitions.map(({ name }) => name),
     infer: (task) => pool.run(task),
     settle: (batch, model, record) => committer.settle(batch, model, record),
-    onRan: (rows, deliveries) => intake.ran(rows, deliveries),
-    onFreeRows: (rows) => {
-      intake.released(rows);
+    admission,
+    onFreeRows: (lane, rows, ms) => {
+      intake.released(lane, rows, ms);
+      batcher.newestFirst = intake.shedding;
       for (const reader of readers) reader.kick();
     },
   });

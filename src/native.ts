@@ -32,6 +32,7 @@ type NativeColumns = Pick<
   | 'eventIdBytesMax'
   | 'arrivedMs'
   | 'readMs'
+  | 'deadlinesMs'
   | 'origin'
   | 'fences'
 >;
@@ -68,14 +69,24 @@ export const FILL = {
   mark: 4,
   encoding: 5,
   receivedMs: 6,
-  /** From an entry's id on, when it names none. */
-  deadlineMsDefault: 7,
+  /** Of an entry that names no deadline, from its id on; 0: it has none. */
+  deadlineMsStated: 7,
+  /** By when one that has none should be run, from its id on. */
+  deadlineMsDefault: 8,
+  /** Unix milliseconds: an entry whose deadline is earlier is left. */
+  deadlineMsLeast: 9,
   /** 1: an entry that names no model is for another one. */
-  modelNeeded: 8,
+  modelNeeded: 10,
+  /** An entry of another priority is left. */
+  priority: 11,
+  /** Of an entry that names none. */
+  priorityDefault: 12,
+  /** The engine's clock is ahead of the one that makes the ids by so much. */
+  skewMs: 13,
   /** For those who pass this on: where the call stopped. */
-  next: 9,
+  next: 14,
 } as const;
-export const FILL_CELLS = 10;
+export const FILL_CELLS = 15;
 
 /** What the addon exports. Arguments of a wrong type or out of range throw. */
 export interface Native {
@@ -139,7 +150,7 @@ export interface NativeChoice {
   readonly why: string;
 }
 
-export const NATIVE_ABI = 2;
+export const NATIVE_ABI = 3;
 
 const root = fileURLToPath(new URL('../', import.meta.url));
 

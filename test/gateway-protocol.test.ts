@@ -123,6 +123,8 @@ test('every status of an answer has its frame', () => {
     failed: 100,
     overloaded: 113,
     expired: 114,
+    superseded: 117,
+    cancelled: 100,
     unavailable: 115,
     unknown_model: 116,
   };

@@ -18,7 +18,7 @@ import { ENTRY_FIELDS } from '../src/schedule/entry.ts';
 import { Intake } from '../src/schedule/intake.ts';
 import { BatchRunner } from '../src/schedule/runner.ts';
 import { RESULT, ROW, ROW_COLUMNS } from '../src/schedule/slab.ts';
-import { addModelLane, addRejectLane, INTAKE_LIMITS, streamOf } from './support/batches.ts';
+import { addModelLane, addRejectLane, admissionOf, INTAKE_LIMITS, streamOf } from './support/batches.ts';
 import { endpointOf, Relay, until } from './support/core.ts';
 import { Random } from './support/random.ts';
 import { startRedis, type TestRedis } from './support/redis.ts';
@@ -48,15 +48,17 @@ class Path {
     const lane = addModelLane(batcher, { name: 'm', rowsMax: 16, batches: 6, arenaBytes: 600 });
     const rejects = addRejectLane(batcher, 8, 3);
     this.#batches = new Map(lane.free.map((batch) => [batch.slab, batch]));
-    const intake = new Intake({ ...INTAKE_LIMITS, batcher, lanes: [lane], rejects, payloadBytesMax: 600 });
+    const admission = admissionOf(batcher);
+    const options = { batcher, admission, lanes: [lane], rejects, payloadBytesMax: 600 };
+    const intake = new Intake({ ...INTAKE_LIMITS, ...options });
     const runner: BatchRunner = new BatchRunner({
       batcher,
       streamNames: [STREAM.name],
       infer: (task) => this.#infer(task),
       settle: (batch, model, record) => committer.settle(batch, model, record),
-      onRan: (rows, deliveries) => intake.ran(rows, deliveries),
-      onFreeRows: (rows) => {
-        intake.released(rows);
+      admission,
+      onFreeRows: (lane, rows, ms) => {
+        intake.released(lane, rows, ms);
         reader.kick();
       },
     });

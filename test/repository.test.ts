@@ -58,6 +58,7 @@ test('a directory with a version needs no manifest; the highest whole number is 
         session: {},
         deadlineMs: null,
         record: false,
+        latestOnly: false,
         description: '',
         inputs: [],
         outputs: [],

@@ -22,21 +22,21 @@ test('a limit holds from the next time on that the batch is empty, and is never 
 test('a batcher has room for no more rows than that', () => {
   const batcher = new Batcher<Batch>(0, () => {});
   const batches = [make(0), make(1), make(2)];
-  const lane = batcher.addLane('m', batches);
+  const queue = batcher.queue(batcher.addLane('m', batches), 0, 1);
   // One is kept for direct requests.
-  expect(batcher.freeRows(lane)).toBe(16);
-  const open = batcher.open(lane, false) as Batch;
+  expect(batcher.freeRows(queue)).toBe(16);
+  const open = batcher.open(queue) as Batch;
   for (let row = 0; row < 5; row++) {
     open.rows += 1;
-    batcher.added(lane);
+    batcher.added(queue);
   }
   for (const batch of batches) batch.limitRows(3);
-  expect(batcher.freeRows(lane)).toBe(3 + 3);
-  while (lane.open !== null) {
+  expect(batcher.freeRows(queue)).toBe(3 + 3);
+  while (queue.open !== null) {
     open.rows += 1;
-    batcher.added(lane);
+    batcher.added(queue);
   }
   expect(open.rows).toBe(8);
-  const next = batcher.open(lane, false) as Batch;
+  const next = batcher.open(queue) as Batch;
   expect(next.rowsMax).toBe(3);
 });

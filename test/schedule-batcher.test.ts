@@ -1,6 +1,6 @@
 // The batcher on a simulated clock: thousands of random schedules, every rule checked after every step.
 import { expect, test } from 'vitest';
-import { Batcher, type Lane, type Schedulable } from '../src/schedule/batcher.ts';
+import { Batcher, type Lane, type Queue, type Schedulable } from '../src/schedule/batcher.ts';
 import { forSeeds, type Random } from './support/random.ts';
 
 interface SimBatch extends Schedulable {
@@ -10,6 +10,7 @@ interface SimBatch extends Schedulable {
   content: number[];
   /** Rows that run alone. */
   alone: boolean;
+  queue: Queue<SimBatch> | null;
 }
 
 function fail(message: string): never {
@@ -29,7 +30,7 @@ class Simulation {
   busy = 0;
   rowsIn = 0;
   readonly settledRows: number[] = [];
-  readonly lastOfLane = new Map<Lane<SimBatch>, number>();
+  readonly lastOf = new Map<Queue<SimBatch>, number>();
 
   constructor(random: Random) {
     this.random = random;
@@ -48,6 +49,7 @@ class Simulation {
       where: 'home',
       content: [],
       alone: false,
+      queue: null,
     }));
     this.batches.push(...batches);
     const lane = this.batcher.addLane(name, batches, needsWorker);
@@ -59,27 +61,30 @@ class Simulation {
   arrive(): void {
     const lane = this.random.pick(this.lanes);
     const direct = lane.needsWorker && this.random.chance(0.3);
-    const room = this.batcher.freeRows(lane);
+    const queue = this.batcher.queue(lane, direct ? -1 : this.random.int(0, 1), this.random.int(0, 2));
+    const room = this.batcher.freeRows(queue);
     const rows = this.random.int(1, 20);
     let taken = 0;
     let closedEarly = false;
     for (; taken < rows; taken += 1) {
-      let batch = this.batcher.open(lane, direct);
+      let batch = this.batcher.open(queue);
       if (batch !== null && batch.rows > 0 && this.random.chance(0.05)) {
-        this.batcher.close(lane);
+        this.batcher.close(queue);
         closedEarly = true;
-        batch = this.batcher.open(lane, direct);
+        batch = this.batcher.open(queue);
       }
       if (batch === null) break;
+      batch.queue = queue;
       batch.deadlineMs = Math.min(batch.deadlineMs, this.nowMs + this.random.int(1, 200));
       batch.content.push(this.rowsIn);
       this.rowsIn += 1;
       batch.rows += 1;
-      this.batcher.added(lane);
+      this.batcher.added(queue);
     }
-    if (!direct && !closedEarly && taken !== Math.min(rows, room))
+    if (!closedEarly && taken !== Math.min(rows, room))
       fail(`room for ${room} of ${rows} rows, took ${taken}`);
-    if (direct && taken === 0 && lane.free.length > 0) fail('a request found no room beside a free batch');
+    const hasNone = direct && queue.priority === 0 && queue.ready.length === 0 && taken === 0;
+    if (hasNone && lane.free.length > 0) fail('a request found no room beside a free batch');
     this.flush();
   }
 
@@ -113,8 +118,9 @@ class Simulation {
     if (this.#laneOf.get(batch) !== lane) fail('a batch was dispatched for another lane');
     batch.where = 'running';
     for (const row of batch.alone ? [] : batch.content) {
-      if (row <= (this.lastOfLane.get(lane) ?? -1)) fail('rows of a lane ran out of order');
-      this.lastOfLane.set(lane, row);
+      const queue = batch.queue as Queue<SimBatch>;
+      if (row <= (this.lastOf.get(queue) ?? -1)) fail('rows of a queue ran out of order');
+      this.lastOf.set(queue, row);
     }
     if (!lane.needsWorker) {
       this.#settle(lane, batch);
@@ -123,10 +129,12 @@ class Simulation {
     this.busy += 1;
     if (this.busy > this.workers) fail('more batches run than there are workers');
     for (const other of this.lanes) {
-      const next = other.ready[0] ?? other.open;
-      if (other === lane || !other.needsWorker || next === null || next === undefined || next.rows === 0)
-        continue;
-      if (next.deadlineMs < batch.deadlineMs) fail('an earlier deadline of another lane was passed over');
+      if (other === lane || !other.needsWorker || batch.queue === null) continue;
+      const { source, priority } = batch.queue;
+      const next = other.queues.find((one) => one.source === source && one.priority === priority);
+      const first = next?.ready[0] ?? next?.open ?? null;
+      if (first !== null && first.rows > 0 && first.deadlineMs < batch.deadlineMs)
+        fail('an earlier deadline of another model was passed over');
     }
     this.#after(this.random.int(1, 30), () => {
       this.busy -= 1;
@@ -142,6 +150,7 @@ class Simulation {
       this.settledRows.push(...batch.content);
       batch.content = [];
       batch.alone = false;
+      batch.queue = null;
       batch.rows = 0;
       batch.deadlineMs = Number.POSITIVE_INFINITY;
       batch.where = 'home';
@@ -166,21 +175,23 @@ class Simulation {
 
   check(): void {
     for (const lane of this.lanes) {
-      const waiting = lane.ready.length > 0 || (lane.open !== null && lane.open.rows > 0);
+      const ready = lane.queues.flatMap((queue) => queue.ready);
+      const open = lane.queues.flatMap((queue) => queue.open ?? []);
+      const waiting = ready.length > 0 || open.some(({ rows }) => rows > 0);
       if (waiting && (this.busy < this.workers || !lane.needsWorker)) fail('rows wait beside a free worker');
-      const home = [...lane.free, ...lane.ready, ...(lane.open === null ? [] : [lane.open])];
+      const home = [...lane.free, ...ready, ...open];
       if (new Set(home).size !== home.length) fail('a batch is in two states');
       const mine = this.batches.filter((batch) => this.#laneOf.get(batch) === lane);
       for (const batch of mine)
         if (home.includes(batch) !== (batch.where === 'home')) fail(`batch ${batch.n} is lost`);
       for (const batch of lane.free) if (batch.rows !== 0) fail('a free batch has rows');
-      for (const batch of lane.ready) if (batch.rows === 0) fail('a ready batch has no rows');
-      if (lane.open !== null && lane.open.rows >= lane.open.rowsMax) fail('a full batch is still open');
+      for (const batch of ready) if (batch.rows === 0) fail('a ready batch has no rows');
+      for (const batch of open) if (batch.rows >= batch.rowsMax) fail('a full batch is still open');
     }
   }
 }
 
-test('5,000 random schedules: work-conserving, earliest deadline first, nothing lost, nothing twice', () => {
+test('5,000 random schedules: work-conserving, by deadline among equals, nothing lost, nothing twice', () => {
   forSeeds(5000, (random) => {
     const simulation = new Simulation(random);
     for (let i = random.int(5, 60); i > 0; i -= 1) {
@@ -199,49 +210,144 @@ test('5,000 random schedules: work-conserving, earliest deadline first, nothing 
 
 const batch = (rowsMax: number): Schedulable => ({ rowsMax, rows: 0, deadlineMs: Number.POSITIVE_INFINITY });
 
+/** Puts a full batch into the queue, if there is room. */
+function fill(batcher: Batcher<Schedulable>, queue: Queue<Schedulable>, deadlineMs = 0): boolean {
+  const open = batcher.open(queue);
+  if (open === null) return false;
+  open.deadlineMs = deadlineMs;
+  while (queue.open !== null) {
+    open.rows += 1;
+    batcher.added(queue);
+  }
+  return true;
+}
+
 test('a backlog of a stream leaves the last batch to requests', () => {
   const batcher = new Batcher<Schedulable>(0, () => {});
   const lane = batcher.addLane('m', [batch(2), batch(2), batch(2)]);
-  expect(batcher.freeRows(lane)).toBe(4);
-  for (let i = 0; i < 4; i += 1) {
-    const open = batcher.open(lane, false) as Schedulable;
-    open.rows += 1;
-    batcher.added(lane);
-  }
-  expect(batcher.freeRows(lane)).toBe(0);
-  expect(batcher.open(lane, false)).toBeNull();
-  expect(batcher.open(lane, true)).not.toBeNull();
+  const stream = batcher.queue(lane, 0, 1);
+  expect(batcher.freeRows(stream)).toBe(4);
+  expect([fill(batcher, stream), fill(batcher, stream)]).toEqual([true, true]);
+  expect(batcher.freeRows(stream)).toBe(0);
+  expect(batcher.open(stream)).toBeNull();
+  expect(batcher.open(batcher.queue(lane, -1, 0))).not.toBeNull();
 });
 
-test('the last batch, once open for a request, takes no rows of a stream while there is no other', () => {
-  const batches = [0, 1].map(() => ({ rows: 0, rowsMax: 4, deadlineMs: 1 }));
-  const running: Schedulable[] = [];
-  const batcher = new Batcher<Schedulable>(0, (_lane, batch) => running.push(batch));
-  const lane = batcher.addLane('m', batches);
-  const full = batcher.open(lane, false)!;
-  full.rows = 4;
-  batcher.added(lane);
-  expect(batcher.open(lane, false)).toBeNull();
-  const last = batcher.open(lane, true)!;
-  last.rows = 1;
-  batcher.added(lane);
-  expect([batcher.open(lane, false), batcher.freeRows(lane)]).toEqual([null, 0]);
-  expect(batcher.open(lane, true)).toBe(last);
-  // The other batch comes back: now it is the one that is kept.
-  batcher.workerFreed();
+/** As workers that take one time unit a row: what was run, by queue, in so many dispatches. */
+function served(dispatches: number, offered: readonly { source: number; priority: number; rows: number }[]) {
+  const rows = new Map<Queue<Schedulable>, number>();
+  const running: { lane: Lane<Schedulable>; batch: Schedulable }[] = [];
+  const batcher = new Batcher<Schedulable>(1, (lane, batch) => running.push({ lane, batch }));
+  const owner = new Map<Schedulable, Queue<Schedulable>>();
+  const queues = offered.map(({ source, priority, rows: rowsMax }, i) => {
+    const lane = batcher.addLane(
+      `m${i}`,
+      Array.from({ length: 6 }, () => batch(rowsMax)),
+    );
+    return batcher.queue(lane, source, priority);
+  });
+  for (let i = 0; i < dispatches; i += 1) {
+    for (const queue of queues) {
+      for (const one of queue.lane.free) owner.set(one, queue);
+      while (fill(batcher, queue)) {}
+    }
+    batcher.flush();
+    const { lane, batch: done } = running.pop()!;
+    const queue = owner.get(done)!;
+    rows.set(queue, (rows.get(queue) ?? 0) + done.rows);
+    done.rows = 0;
+    batcher.release(lane, done);
+    batcher.workerFreed();
+  }
+  const all = [...rows.values()].reduce((sum, one) => sum + one, 0);
+  return queues.map((queue) => (rows.get(queue) ?? 0) / all);
+}
+
+test('time is shared 16 : 4 : 1 between classes that all have more than enough', () => {
+  const shares = served(
+    2100,
+    [0, 1, 2].map((priority) => ({ source: 0, priority, rows: 4 })),
+  );
+  for (const [i, weight] of [16, 4, 1].entries()) expect(shares[i]).toBeCloseTo(weight / 21, 2);
+});
+
+test('within a class time is shared equally between places, whatever the size of their batches', () => {
+  const shares = served(1100, [
+    { source: 0, priority: 1, rows: 10 },
+    { source: 1, priority: 1, rows: 1 },
+  ]);
+  expect(shares[0]).toBeCloseTo(0.5, 2);
+});
+
+test('who had nothing to do does not save up', () => {
+  const order: string[] = [];
+  const names = new Map<Lane<Schedulable>, string>();
+  const batcher = new Batcher<Schedulable>(1, (lane, done) => {
+    order.push(names.get(lane)!);
+    done.rows = 0;
+    batcher.release(lane, done);
+  });
+  const [a, b] = ['a', 'b'].map((name, source) => {
+    const lane = batcher.addLane(name, [batch(1), batch(1), batch(1), batch(1), batch(1), batch(1)]);
+    names.set(lane, name);
+    return batcher.queue(lane, source, 1);
+  });
+  for (let i = 0; i < 100; i += 1) {
+    fill(batcher, a!);
+    batcher.flush();
+    batcher.workerFreed();
+  }
+  order.length = 0;
+  for (let i = 0; i < 4; i += 1) {
+    fill(batcher, a!);
+    fill(batcher, b!);
+  }
+  for (let i = 0; i < 8; i += 1) {
+    batcher.flush();
+    batcher.workerFreed();
+  }
+  expect(order.slice(0, 4).sort()).toEqual(['a', 'a', 'b', 'b']);
+});
+
+test('newest first, when it is told so', () => {
+  const order: number[] = [];
+  const batcher = new Batcher<Schedulable>(0, (_lane, { deadlineMs }) => order.push(deadlineMs));
+  const queue = batcher.queue(batcher.addLane('m', [batch(1), batch(1), batch(1), batch(1)]), 0, 1);
+  for (const ms of [1, 2, 3]) fill(batcher, queue, ms);
+  batcher.newestFirst = true;
+  for (let i = 0; i < 3; i += 1) batcher.workerFreed();
   batcher.flush();
-  expect(running).toEqual([full]);
-  full.rows = 0;
-  batcher.release(lane, full);
-  expect(batcher.freeRows(lane)).toBe(3);
-  expect(batcher.open(lane, false)).toBe(last);
+  expect(order).toEqual([3, 2, 1]);
+});
+
+test('a class leaves batches to more urgent ones, and a place to others, while there are any', () => {
+  const batcher = new Batcher<Schedulable>(0, () => {});
+  const lane = batcher.addLane(
+    'm',
+    Array.from({ length: 9 }, () => batch(1)),
+  );
+  const slow = batcher.queue(lane, 0, 2);
+  const urgent = batcher.queue(lane, 0, 0);
+  const other = batcher.queue(lane, 1, 2);
+  expect(batcher.freeRows(slow)).toBe(8);
+  fill(batcher, urgent);
+  // One for requests, two for the urgent ones.
+  expect(batcher.freeRows(slow)).toBe(5);
+  fill(batcher, other);
+  // Half of what there is for the class.
+  while (fill(batcher, slow)) {}
+  expect(slow.ready).toHaveLength(3);
+  while (fill(batcher, urgent)) {}
+  expect(urgent.ready).toHaveLength(4);
+  expect(batcher.freeRows(batcher.queue(lane, -1, 0))).toBe(1);
 });
 
 test('misuse is a bug and says so', () => {
   const batcher = new Batcher<Schedulable>(1, () => {});
   const lane = batcher.addLane('m', [batch(2), batch(2)]);
-  expect(() => batcher.close(lane)).toThrow();
-  batcher.open(lane, true);
-  expect(() => batcher.close(lane)).toThrow('an empty batch is never closed');
+  const queue = batcher.queue(lane, -1, 0);
+  expect(() => batcher.close(queue)).toThrow();
+  batcher.open(queue);
+  expect(() => batcher.close(queue)).toThrow('an empty batch is never closed');
   expect(() => batcher.release(lane, lane.free[0] as Schedulable)).toThrow();
 });

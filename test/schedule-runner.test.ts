@@ -8,7 +8,14 @@ import type { Answer } from '../src/schedule/direct.ts';
 import { Intake } from '../src/schedule/intake.ts';
 import { BatchRunner } from '../src/schedule/runner.ts';
 import { RESULT, ROW, ROW_COLUMNS } from '../src/schedule/slab.ts';
-import { addModelLane, addRejectLane, INTAKE_LIMITS, streamOf, withEntry } from './support/batches.ts';
+import {
+  addModelLane,
+  addRejectLane,
+  admissionOf,
+  INTAKE_LIMITS,
+  streamOf,
+  withEntry,
+} from './support/batches.ts';
 import { collectNotices, until } from './support/core.ts';
 
 type Infer = (task: InferTask, batch: Batch, run: number) => Promise<InferResult>;
@@ -28,7 +35,8 @@ function setUp(infer: Infer, { rowsMax = 4, record = false } = {}) {
   const lane = addModelLane(batcher, { name: 'm', rowsMax, batches: 4, arenaBytes: 256, record });
   const rejects = addRejectLane(batcher);
   const batches = new Map(lane.free.map((batch) => [batch.slab, batch]));
-  const intake = new Intake({ ...INTAKE_LIMITS, batcher, lanes: [lane], rejects });
+  const admission = admissionOf(batcher);
+  const intake = new Intake({ ...INTAKE_LIMITS, batcher, admission, lanes: [lane], rejects });
   const runner: BatchRunner = new BatchRunner({
     batcher,
     streamNames: ['events', 'more'],
@@ -40,10 +48,10 @@ function setUp(infer: Infer, { rowsMax = 4, record = false } = {}) {
       settled.push({ model, record: recordStream, rows: rowsOf(batch) });
       setImmediate(() => runner.settled(batch));
     },
-    onRan: (rows, deliveries) => intake.ran(rows, deliveries),
-    onFreeRows: (rows) => {
-      freed.push(rows);
-      intake.released(rows);
+    admission,
+    onFreeRows: (of, rows, ms) => {
+      freed.push(rows.rows);
+      intake.released(of, rows, ms);
     },
   });
   for (const one of [lane, rejects]) runner.addLane(one);
@@ -220,7 +228,7 @@ test('the report of a batch counts each stream and each outcome for itself', asy
   channels.settle.subscribe(listen);
   const bench = setUp(async (task, batch) => {
     const result = work(task, batch);
-    batch.table[ROW_COLUMNS + ROW.result] = RESULT.invalid;
+    if (task.rows > 1) batch.table[ROW_COLUMNS + ROW.result] = RESULT.invalid;
     return result;
   });
   for (const [n, stream] of [
@@ -231,7 +239,7 @@ test('the report of a batch counts each stream and each outcome for itself', asy
   ] as const)
     bench.put(n, stream);
   bench.batcher.flush();
-  await until('settled', () => bench.freed.length === 1);
+  await until('settled', () => bench.freed.length === 2);
   channels.settle.unsubscribe(listen);
   const seen = reports.map(({ stream, ok, invalid, failed, rows, arrivedMs }) => ({
     stream,

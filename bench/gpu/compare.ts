@@ -54,6 +54,7 @@ export function specOf({ name, path }: BenchModel, provider: ProviderEntry, thre
     rowsMax: ROWS_MAX,
     deadlineMs: null,
     record: false,
+    latestOnly: false,
     description: '',
     inputs: [],
     outputs: [],

@@ -13,17 +13,17 @@ function cycle(lanes: number): MicroCase {
       rows: 0,
       deadlineMs: Number.POSITIVE_INFINITY,
     }));
-    return batcher.addLane(`lane ${i}`, batches);
+    return batcher.queue(batcher.addLane(`lane ${i}`, batches), 0, 1);
   });
   let turn = 0;
   const work = (events: number) => {
-    const lane = all[turn++ % lanes]!;
+    const queue = all[turn++ % lanes]!;
     for (let row = 0; row < events; row++) {
-      const open = batcher.open(lane, false);
+      const open = batcher.open(queue);
       if (open === null) throw new Error('no room');
       open.rows += 1;
       open.deadlineMs = Math.min(open.deadlineMs, 1_700_000_000_000 + row);
-      batcher.added(lane);
+      batcher.added(queue);
     }
     batcher.flush();
     const batch = running.pop();
@@ -31,7 +31,7 @@ function cycle(lanes: number): MicroCase {
     batcher.workerFreed();
     batch.rows = 0;
     batch.deadlineMs = Number.POSITIVE_INFINITY;
-    batcher.release(lane, batch);
+    batcher.release(queue.lane, batch);
     batcher.flush();
   };
   const name = lanes === 1 ? 'one model' : `${lanes} models in turn`;

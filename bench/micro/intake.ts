@@ -3,6 +3,7 @@ import { nowMs } from '../../src/clock.ts';
 import { limitsDefault } from '../../src/limits.ts';
 import type { Native } from '../../src/native.ts';
 import { type EntryColumns, StreamReplyParser } from '../../src/redis/stream-reply.ts';
+import { Admission } from '../../src/schedule/admission.ts';
 import type { Batch } from '../../src/schedule/batch.ts';
 import { Batcher, type Lane } from '../../src/schedule/batcher.ts';
 import type { DirectEvent } from '../../src/schedule/direct.ts';
@@ -25,7 +26,8 @@ class Slabs {
     const lanes = lanesOf(this.batcher, OUTPUT, native);
     const { batcher } = this;
     const { model, rejects } = lanes;
-    this.intake = new Intake({ ...limitsDefault, native, batcher, lanes: [model], rejects });
+    const admission = new Admission<Batch>({ batcher, workers: () => 1 });
+    this.intake = new Intake({ ...limitsDefault, native, batcher, admission, lanes: [model], rejects });
     this.lane = lanes.model;
     this.stream = { index: 0, lane: this.lane, deadlineMs: 0, json: false };
   }
@@ -36,7 +38,7 @@ class Slabs {
     batch.reset();
     this.batcher.workerFreed();
     this.batcher.release(lane, batch);
-    this.intake.released(rows);
+    this.intake.released(lane, { rows, deliveries: 1 }, 0);
     this.rows += rows;
   }
 

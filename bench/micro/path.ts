@@ -10,6 +10,7 @@ import type { Native } from '../../src/native.ts';
 import { Totals } from '../../src/observe/totals.ts';
 import { parseEndpoint } from '../../src/redis/endpoint.ts';
 import { StreamReplyParser } from '../../src/redis/stream-reply.ts';
+import { Admission } from '../../src/schedule/admission.ts';
 import type { Batch } from '../../src/schedule/batch.ts';
 import { Batcher, type Lane } from '../../src/schedule/batcher.ts';
 import { ENTRY_FIELDS } from '../../src/schedule/entry.ts';
@@ -39,13 +40,14 @@ function stages(
   let settled = 0;
   const batcher = new Batcher<Batch>(1, (lane, batch) => dispatch(lane, batch));
   const { model: lane, rejects } = lanesOf(batcher, OUTPUT, native);
-  const intake = new Intake({ ...limitsDefault, native, batcher, lanes: [lane], rejects });
+  const admission = new Admission<Batch>({ batcher, workers: () => 1 });
+  const intake = new Intake({ ...limitsDefault, native, batcher, admission, lanes: [lane], rejects });
   const stream: IntakeStream = { index: 0, lane, deadlineMs: 0, json: false };
   const fake: FakeCommitter = committerOf((batch) => {
     const { rows } = batch;
     batch.reset();
     batcher.release(lane, batch);
-    intake.released(rows);
+    intake.released(lane, { rows, deliveries: 1 }, 0);
     settled += rows;
   }, native);
   const dispatch = (of: Lane<Batch>, batch: Batch) => {
@@ -105,7 +107,8 @@ class Engine {
     const lanes = lanesOf(batcher, OUTPUT, native);
     const { model, rejects } = lanes;
     this.#lane = model;
-    this.#intake = new Intake({ ...limitsDefault, native, batcher, lanes: [model], rejects });
+    const admission = new Admission<Batch>({ batcher, workers: () => 1 });
+    this.#intake = new Intake({ ...limitsDefault, native, batcher, admission, lanes: [model], rejects });
     const intake = this.#intake;
     const runner: BatchRunner = new BatchRunner({
       batcher,
@@ -115,10 +118,10 @@ class Engine {
         this.#fake.committer.settle(batch, model, record);
         this.#fake.answer(batch.rows);
       },
-      onRan: (rows, deliveries) => intake.ran(rows, deliveries),
-      onFreeRows: (rows) => {
-        intake.released(rows);
-        this.#settled += rows;
+      admission,
+      onFreeRows: (lane, rows, ms) => {
+        intake.released(lane, rows, ms);
+        this.#settled += rows.rows;
         this.#reader.kick();
       },
     });

@@ -43,7 +43,7 @@ function fieldValue(field: string, event: number): string | Buffer {
     case 'model':
       return 'mlp';
     case 'deadline_ms':
-      return '250';
+      return '3600000';
     case 'priority':
       return '0';
     case 'trace':

@@ -6,6 +6,6 @@
 
 namespace subito {
 
-constexpr int32_t kAbi = 2;
+constexpr int32_t kAbi = 3;
 
 }  // namespace subito

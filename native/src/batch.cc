@@ -129,6 +129,7 @@ void ReadColumns(Options& options, BatchColumns& columns) {
   columns.event_bytes = options.Array<uint16_t>("eventBytes", napi_uint16_array, rows);
   columns.arrived_ms = options.Array<double>("arrivedMs", napi_float64_array, rows);
   columns.read_ms = options.Array<double>("readMs", napi_float64_array, rows);
+  columns.deadlines_ms = options.Array<double>("deadlinesMs", napi_float64_array, rows);
   columns.origin = options.Array<int16_t>("origin", napi_int16_array, rows);
   columns.fences = options.Array<int32_t>("fences", napi_int32_array, rows);
 }
@@ -212,8 +213,13 @@ enum State {
   kMark,
   kEncoding,
   kReceivedMs,
+  kDeadlineMsStated,
   kDeadlineMsDefault,
+  kDeadlineMsLeast,
   kModelNeeded,
+  kPriority,
+  kPriorityDefault,
+  kSkewMs,
   kStateCells
 };
 
@@ -251,8 +257,13 @@ napi_value TakeEntriesCall(napi_env env, napi_callback_info info) {
   fill.mark = static_cast<int32_t>(state[kMark]);
   fill.encoding = static_cast<int32_t>(state[kEncoding]);
   fill.received_ms = state[kReceivedMs];
+  fill.deadline_ms_stated = state[kDeadlineMsStated];
   fill.deadline_ms_default = state[kDeadlineMsDefault];
+  fill.deadline_ms_least = state[kDeadlineMsLeast];
   fill.model_needed = state[kModelNeeded] != 0;
+  fill.priority = state[kPriority];
+  fill.priority_default = state[kPriorityDefault];
+  fill.skew_ms = state[kSkewMs];
   const uint8_t* const next =
       TakeEntries(bytes + start, bytes + end, entries_max, batch->rules, batch->columns, fill);
   state[kRows] = static_cast<double>(fill.rows);

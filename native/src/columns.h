@@ -39,6 +39,8 @@ struct BatchColumns {
   // Unix milliseconds.
   double* arrived_ms;
   double* read_ms;
+  // Infinity: none.
+  double* deadlines_ms;
   int16_t* origin;
   int32_t* fences;
 };

@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -48,10 +49,18 @@ struct Fill {
   int32_t mark;
   int32_t encoding;
   double received_ms;
-  // Milliseconds from an entry's id on, when it names none.
+  // Milliseconds from an entry's id on, when it names none; 0: it has none, and should be run by the default.
+  double deadline_ms_stated;
   double deadline_ms_default;
+  // Unix milliseconds: an entry with an earlier deadline is not taken.
+  double deadline_ms_least;
   // An entry that names no model is for another one.
   bool model_needed;
+  // The only one that is taken now, and that of an entry that names none.
+  double priority;
+  double priority_default;
+  // Of the engine's clock over the one that makes the ids.
+  double skew_ms;
 };
 
 namespace entries {
@@ -195,14 +204,14 @@ inline bool IsNamed(const EntryRules& rules, const Span& model) {
   return false;
 }
 
-// True when intake would take it into a batch of this model. `deadline_ms`: the entry's own, or 0.
-inline bool IsPlain(const Entry& entry, const EntryRules& rules, const BatchColumns& batch, bool model_needed,
+// True when intake would take it into this batch. `deadline_ms`: the entry's own, or 0.
+inline bool IsPlain(const Entry& entry, const EntryRules& rules, const BatchColumns& batch, const Fill& fill,
                     double& deadline_ms) {
   const Span* const fields = entry.fields;
   const Span& features = fields[kFeatures];
   const Span& data = fields[kData];
   if (entry.id.bytes > kIdBytesMax) return false;
-  if (fields[kModel].start != nullptr ? !IsNamed(rules, fields[kModel]) : model_needed) return false;
+  if (fields[kModel].start != nullptr ? !IsNamed(rules, fields[kModel]) : fill.model_needed) return false;
   if ((features.start == nullptr) == (data.start == nullptr)) return false;
   if (data.bytes > rules.payload_bytes_max) return false;
   if (features.start != nullptr && (rules.features_bytes == 0 || features.bytes != rules.features_bytes))
@@ -215,11 +224,12 @@ inline bool IsPlain(const Entry& entry, const EntryRules& rules, const BatchColu
     deadline_ms = WholeNumber(fields[kDeadline]);
     if (deadline_ms < 1 || deadline_ms > rules.deadline_ms_max) return false;
   }
+  double priority = fill.priority_default;
   if (fields[kPriority].start != nullptr) {
-    const double priority = WholeNumber(fields[kPriority]);
+    priority = WholeNumber(fields[kPriority]);
     if (priority < 0 || priority > rules.priority_max) return false;
   }
-  return true;
+  return priority == fill.priority;
 }
 
 inline void Copy(const Span& span, uint8_t* to) {
@@ -227,7 +237,7 @@ inline void Copy(const Span& span, uint8_t* to) {
 }
 
 inline void Place(const Entry& entry, const EntryRules& rules, const BatchColumns& batch, Fill& fill,
-                  double arrived_ms, double deadline_ms) {
+                  double arrived_ms, double deadline_ms, double urgent_ms) {
   const size_t row = fill.rows;
   int32_t* const table = batch.table + row * kRowColumns;
   const Span* const fields = entry.fields;
@@ -257,7 +267,8 @@ inline void Place(const Entry& entry, const EntryRules& rules, const BatchColumn
   batch.origin[row] = fill.origin;
   batch.arrived_ms[row] = arrived_ms;
   batch.read_ms[row] = fill.received_ms;
-  if (arrived_ms + deadline_ms < fill.deadline_ms) fill.deadline_ms = arrived_ms + deadline_ms;
+  batch.deadlines_ms[row] = deadline_ms;
+  if (urgent_ms < fill.deadline_ms) fill.deadline_ms = urgent_ms;
   fill.rows += 1;
 }
 
@@ -271,15 +282,20 @@ inline const uint8_t* TakeEntries(const uint8_t* bytes, const uint8_t* end, size
   for (size_t taken = 0; taken < entries_max && fill.rows < batch.rows_max; ++taken) {
     entries::Entry entry;
     const uint8_t* next = at;
-    double deadline_ms;
+    double own_ms;
     if (!entries::Locate(next, end, entry)) break;
     if (static_cast<size_t>(next - at) > rules.entry_bytes_max) break;
-    if (!entries::IsPlain(entry, rules, batch, fill.model_needed, deadline_ms)) break;
+    if (!entries::IsPlain(entry, rules, batch, fill, own_ms)) break;
     if (entry.fields[entries::kData].bytes > rules.arena_bytes - fill.arena_used) break;
-    const double arrived_ms = entries::IdMs(entry.id);
-    if (arrived_ms < 0) break;
-    entries::Place(entry, rules, batch, fill, arrived_ms,
-                   deadline_ms > 0 ? deadline_ms : fill.deadline_ms_default);
+    const double id_ms = entries::IdMs(entry.id);
+    if (id_ms < 0) break;
+    const double arrived_ms = id_ms + fill.skew_ms;
+    const double stated_ms = own_ms > 0 ? own_ms : fill.deadline_ms_stated;
+    constexpr double kNone = std::numeric_limits<double>::infinity();
+    const double deadline_ms = stated_ms > 0 ? arrived_ms + stated_ms : kNone;
+    if (deadline_ms < fill.deadline_ms_least) break;
+    const double urgent_ms = stated_ms > 0 ? deadline_ms : arrived_ms + fill.deadline_ms_default;
+    entries::Place(entry, rules, batch, fill, arrived_ms, deadline_ms, urgent_ms);
     at = next;
   }
   return at;

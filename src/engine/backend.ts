@@ -9,6 +9,7 @@ import type { Batch } from '../schedule/batch.ts';
 import type { Batcher } from '../schedule/batcher.ts';
 import type { Answer, DirectEvent } from '../schedule/direct.ts';
 import type { Intake, ModelLane } from '../schedule/intake.ts';
+import { RESULT } from '../schedule/slab.ts';
 import type { ServedModels } from './models.ts';
 import type { StreamPartition } from './streams.ts';
 
@@ -28,8 +29,8 @@ export interface BackendOptions {
   readonly stats: () => unknown;
 }
 
-/** All rows are taken: a batch is settled and its rows are free again within some milliseconds. */
-const OVERLOADED_RETRY_MS = 50;
+/** Rows are free again, and estimates new, within some milliseconds. */
+const OVERLOADED_RETRY_MS_MIN = 50;
 const UNAVAILABLE_RETRY_MS = 1000;
 const NO_OUTPUTS = new Uint8Array(0);
 
@@ -64,8 +65,10 @@ export function createBackend(options: BackendOptions): Backend {
         answer(refusal('unknown_model', unknownModel(event, infos), 0));
         return;
       }
-      if (!intake.takeDirect(lane, event, nowMs(), answer)) {
-        answer(refusal('overloaded', 'all rows are taken', OVERLOADED_RETRY_MS));
+      const now = nowMs();
+      const verdict = intake.takeDirect(lane, event, now, answer);
+      if (verdict !== RESULT.ok) {
+        answer(refusalOf(verdict, lane, intake.retryMs(lane, now)));
         return;
       }
       flushSoon();
@@ -94,6 +97,13 @@ function problemOf(problems: readonly ModelProblem[], name: string): string | un
 
 function refusal(status: Answer['status'], detail: string, retryMs: number): Answer {
   return { status, model: '', outputs: NO_OUTPUTS, detail, retryMs, waitUs: 0, inferUs: 0 };
+}
+
+function refusalOf(verdict: number, { label }: ModelLane, retryMs: number): Answer {
+  if (verdict === RESULT.expired)
+    return { ...refusal('expired', 'its deadline has passed', 0), model: label };
+  const detail = 'more is waiting than can be answered before its deadline';
+  return { ...refusal('overloaded', detail, Math.max(OVERLOADED_RETRY_MS_MIN, retryMs)), model: label };
 }
 
 function unknownModel({ model }: DirectEvent, infos: readonly ModelInfo[]): string {

@@ -7,9 +7,11 @@ import type { Pool } from '../infer/pool.ts';
 import type { LoadedModel, ModelSpec } from '../infer/protocol.ts';
 import type { Limits } from '../limits.ts';
 import type { Native } from '../native.ts';
+import type { Admission } from '../schedule/admission.ts';
 import { Batch } from '../schedule/batch.ts';
 import type { Batcher, Lane } from '../schedule/batcher.ts';
 import type { ModelLane } from '../schedule/intake.ts';
+import { Latest } from '../schedule/latest.ts';
 import { openNative } from '../schedule/many.ts';
 import { slabLayout } from '../schedule/slab.ts';
 
@@ -32,6 +34,7 @@ export interface Lanes {
 
 export interface LanesOptions {
   readonly batcher: Batcher<Batch>;
+  readonly admission: Admission<Batch>;
   readonly specs: readonly ModelSpec[];
   readonly pool: Pick<Pool, 'loaded' | 'plans' | 'threads' | 'running'>;
   readonly limits: Limits;
@@ -40,7 +43,7 @@ export interface LanesOptions {
 }
 
 export function buildLanes(options: LanesOptions): Lanes {
-  const { batcher, specs, pool, limits, native = null } = options;
+  const { batcher, admission, specs, pool, limits, native = null } = options;
   const { loaded, plans, threads, running } = pool;
   const batchesOf = new Map<number, readonly Batch[]>();
   const models: ModelLane[] = [];
@@ -50,7 +53,8 @@ export function buildLanes(options: LanesOptions): Lanes {
   for (const found of loaded) {
     const spec = specs.find(({ slot }) => slot === found.slot) as ModelSpec;
     const layout = slabLayout(found.inputs, found.outputs, spec.rowsMax, slabArenaBytes);
-    const { rowsMax } = plans.find(({ slot }) => slot === found.slot) ?? spec;
+    const plan = plans.find(({ slot }) => slot === found.slot);
+    const { rowsMax } = plan ?? spec;
     const batches = Array.from(
       { length: threads + BATCHES_BESIDE_RUNNING },
       () => new Batch({ rowsMax, layout, slab: slab++, keyBytesMax, eventIdBytesMax }),
@@ -60,6 +64,7 @@ export function buildLanes(options: LanesOptions): Lanes {
     if (native !== null) {
       for (const batch of batches) batch.handle = openNative(native, lane, batch, limits);
     }
+    admission.addLane(lane, plan?.profile.buckets ?? []);
     models.push(lane);
     infos.push({
       name: spec.name,
@@ -105,5 +110,6 @@ function modelLane(lane: Lane<Batch>, spec: ModelSpec, found: LoadedModel): Mode
     featuresBytes: sized ? found.inputs.reduce((sum, { rowBytes }) => sum + rowBytes, 0) : 0,
     deadlineMs: spec.deadlineMs ?? 0,
     record: spec.record,
+    latest: spec.latestOnly ? new Latest() : null,
   });
 }

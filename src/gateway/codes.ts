@@ -26,6 +26,7 @@ export const ERRORS = {
   deadlineExceeded: { code: 114, name: 'deadline_exceeded', retry: true },
   modelUnavailable: { code: 115, name: 'model_unavailable', retry: true },
   unknownModel: { code: 116, name: 'unknown_model', retry: false },
+  superseded: { code: 117, name: 'superseded', retry: false },
 } as const satisfies Record<string, ErrorKind>;
 
 export interface CloseKind {

@@ -319,6 +319,8 @@ export class Protocol {
         return sendError(id, ERRORS.deadlineExceeded, { ...re, ...detail, after });
       case 'unavailable':
         return sendError(id, ERRORS.modelUnavailable, { ...re, ...detail, after });
+      case 'superseded':
+        return sendError(id, ERRORS.superseded, { ...re, ...detail });
       case 'unknown_model':
         return sendError(id, ERRORS.unknownModel, { ...re, ...detail });
       default:

@@ -59,6 +59,8 @@ export interface ModelSpec {
   readonly session?: Partial<SessionSettings>;
   /** From the manifest; null: the stream's or the engine's default. */
   readonly deadlineMs: number | null;
+  /** Of a key only the newest event that waits is run. */
+  readonly latestOnly: boolean;
   /** Predictions of WebSocket and HTTP requests are also appended to the predictions stream. */
   readonly record: boolean;
   readonly description: string;

@@ -1,6 +1,7 @@
 /**
- * Settles batches in Redis: predictions and dead letters, each partition's on the connection that leads to it
- * (link.ts). A batch's commands are written into the batch itself and stay there until every one is answered.
+ * Settles batches in Redis: predictions, outcomes without one, and dead letters, each partition's on the
+ * connection that leads to it (link.ts). A batch's commands are written into the batch itself and stay there
+ * until every one is answered.
  */
 import type { Fence } from '../redis/fence.ts';
 import { ledgerKey } from '../redis/keys.ts';
@@ -8,8 +9,9 @@ import { encodeBulk } from '../redis/resp.ts';
 import { loadScript } from '../redis/scripts.ts';
 import type { Connect, Where } from '../redis/socket.ts';
 import { type Batch, ORIGIN_DIRECT, resultOf } from '../schedule/batch.ts';
-import { RESULT, ROW, ROW_COLUMNS } from '../schedule/slab.ts';
+import { RESULT, ROW, ROW_COLUMNS, RUNG } from '../schedule/slab.ts';
 import { CommitLink, type Settlement } from './link.ts';
+import { type OutcomeStream, writeOutcomes } from './outcomes.ts';
 import { type WriteRows, writeRows } from './rows.ts';
 
 export interface CommitStream {
@@ -129,6 +131,7 @@ export class Committer {
     for (let stream = 0; stream < present.length; stream += 1) {
       if (present[stream] === 0) continue;
       this.#writePredictions(batch, model, stream, record === stream);
+      writeOutcomes(batch, model, this.#outcomeStream(stream), record === stream, this.#settlements);
       this.#writeDeadletters(batch, stream);
     }
     // Sent only when all are written: the buffer moves while it grows.
@@ -149,11 +152,11 @@ export class Committer {
       this.#picked = picked;
     }
     let count = 0;
-    let isOurs = fence.epoch !== '';
+    let isOurs = fence.epoch !== '' && !batch.isReordered;
     for (let row = 0; row < rows; row += 1) {
       const isDirect = origin[row] === ORIGIN_DIRECT;
       if (isDirect ? !record : origin[row] !== stream) continue;
-      if (table[row * ROW_COLUMNS + ROW.result] !== RESULT.ok) continue;
+      if (table[row * ROW_COLUMNS + ROW.result] !== RESULT.ok || batch.rungs[row] !== RUNG.none) continue;
       picked[count] = row;
       count += 1;
       if (isDirect || fences[row] !== mark) isOurs = false;
@@ -169,7 +172,16 @@ export class Committer {
     const epochEnd = commands.length - 2;
     this.#writeRows(batch, picked, count, commands);
     const [end, epochStart] = [commands.length, epochEnd - epoch.length];
-    this.#settlements.push({ batch, stream, start, end, epochStart, epochEnd, rows: count, predicted: true });
+    this.#settlements.push({
+      batch,
+      stream,
+      start,
+      end,
+      epochStart,
+      epochEnd,
+      rows: count,
+      kind: 'predictions',
+    });
   }
 
   #headOf(stream: number, model: string): Buffer {
@@ -193,11 +205,14 @@ export class Committer {
     return head;
   }
 
+  #outcomeStream(stream: number): OutcomeStream {
+    const { name, group, predictions, predictionsMax } = this.#options.streams[stream] as CommitStream;
+    return { index: stream, name, group, predictions, predictionsMax, consumer: this.#options.consumer() };
+  }
+
   #writeDeadletters(batch: Batch, stream: number): void {
-    const { rows, table, origin, commands } = batch;
-    const dead = (row: number) =>
-      origin[row] === stream &&
-      (batch.layout === null || table[row * ROW_COLUMNS + ROW.result] !== RESULT.ok);
+    const { rows, origin, commands } = batch;
+    const dead = (row: number) => origin[row] === stream && isDead(resultOf(batch, row));
     let count = 0;
     for (let row = 0; row < rows; row += 1) if (dead(row)) count += 1;
     if (count === 0) return;
@@ -227,12 +242,13 @@ export class Committer {
       epochStart,
       epochEnd,
       rows: count,
-      predicted: false,
+      kind: 'deadletters',
     });
   }
 
-  #onSettled({ batch, rows, predicted }: Settlement, settled: number): void {
-    if (predicted) batch.duplicatesOk += rows - settled;
+  #onSettled({ batch, rows, kind }: Settlement, settled: number): void {
+    if (kind === 'predictions') batch.duplicatesOk += rows - settled;
+    else if (kind === 'outcomes') batch.duplicatesUnrun += rows - settled;
     else batch.duplicatesDead += rows - settled;
     batch.unsettled -= 1;
     if (batch.unsettled === 0) this.#options.onSettled(batch);
@@ -241,11 +257,15 @@ export class Committer {
 
 /** Loads the scripts, and tells each stream's ledger that there is a committer on this server. */
 function greeting(streams: readonly CommitStream[]): string[][] {
-  const load = ['commit', 'deadletter'].map((name) => ['SCRIPT', 'LOAD', loadScript(name).text]);
+  const load = ['commit', 'outcome', 'deadletter'].map((name) => ['SCRIPT', 'LOAD', loadScript(name).text]);
   const arrive = streams.map(({ name, group }) => {
     return ['EVAL', loadScript('arrive').text, '2', name, ledgerKey(name), group];
   });
   return [...load, ...arrive];
+}
+
+function isDead(result: number): boolean {
+  return result === RESULT.invalid || result === RESULT.failed;
 }
 
 /** Why a row has no prediction. */

@@ -25,8 +25,7 @@ export interface Settlement {
   readonly epochStart: number;
   readonly epochEnd: number;
   readonly rows: number;
-  /** Predictions, or dead letters. */
-  readonly predicted: boolean;
+  readonly kind: 'predictions' | 'outcomes' | 'deadletters';
 }
 
 export interface LinkOptions {

@@ -102,6 +102,7 @@ const schema = z.strictObject({
   session: session.optional().describe('a map of session settings'),
   deadline_ms: whole(1, 3_600_000).optional(),
   record: z.boolean().optional().describe('true or false'),
+  latest_only: flag.optional(),
   serve: z
     .strictObject({
       stable: z.union([z.literal('latest'), whole(1, Number.MAX_SAFE_INTEGER)]).optional(),
@@ -125,6 +126,7 @@ export interface Manifest {
   readonly session: Partial<SessionSettings>;
   readonly deadlineMs: number | null;
   readonly record: boolean;
+  readonly latestOnly: boolean;
   readonly stable: number | 'latest';
 }
 
@@ -139,6 +141,7 @@ export const EMPTY_MANIFEST: Manifest = {
   session: {},
   deadlineMs: null,
   record: false,
+  latestOnly: false,
   stable: 'latest',
 };
 
@@ -154,6 +157,7 @@ export function readManifest(dir: string): Manifest {
   if (!parsed.success)
     throw invalid(file, parsed.error.issues.map((issue) => explain(issue, raw)).join('\n'));
   const { name, description, inputs, outputs, batch, deadline_ms, record, serve, degrade } = parsed.data;
+  const { latest_only: latestOnly = false } = parsed.data;
   const { providers, session: settings = {} } = parsed.data;
   if (name !== undefined && name !== basename(dir)) {
     throw invalid(file, `name = ${name}: the directory is ${basename(dir)}; give both the same name`);
@@ -173,6 +177,7 @@ export function readManifest(dir: string): Manifest {
     session: readSession(file, settings),
     deadlineMs: deadline_ms ?? null,
     record: record ?? false,
+    latestOnly,
     stable: serve?.stable ?? 'latest',
   };
 }

@@ -64,6 +64,7 @@ function readModel(name: string, dir: string, slot: number, batchRowsMax: number
     session: manifest.session,
     deadlineMs: manifest.deadlineMs,
     record: manifest.record,
+    latestOnly: manifest.latestOnly,
     description: manifest.description,
     inputs: manifest.inputs,
     outputs: manifest.outputs,

@@ -4,8 +4,8 @@
  */
 import type { NativeBatch } from '../native.ts';
 import { CommandWriter } from '../redis/resp.ts';
-import type { AnswerCallback } from './direct.ts';
-import { RESULT, ROW, ROW_COLUMNS, type SlabLayout } from './slab.ts';
+import type { AnswerCallback, Caller } from './direct.ts';
+import { ROW, ROW_COLUMNS, type SlabLayout } from './slab.ts';
 
 /** Two 64-bit numbers and a dash. */
 export const ID_BYTES_MAX = 41;
@@ -35,8 +35,12 @@ export class Batch {
   /** The addon's view of it; null: there is no addon, or it has no slab. */
   handle: NativeBatch | null = null;
   rows = 0;
+  /** Of them, those that a worker is given: the first ones. The others are settled without (cull.ts). */
+  live = 0;
+  /** Rows were moved: they are no longer oldest first. */
+  isReordered = false;
   arenaInUsed = 0;
-  /** The earliest of the rows' deadlines, Unix milliseconds. */
+  /** The earliest of the rows' deadlines, Unix milliseconds; of one that has none, by when it is urgent. */
   deadlineMs = Number.POSITIVE_INFINITY;
   /** How often its rows were given out; above 1 each of them runs alone. */
   deliveries = 1;
@@ -47,6 +51,7 @@ export class Batch {
   /** Rows that somebody else had settled before: of the predicted ones, and of the others. */
   duplicatesOk = 0;
   duplicatesDead = 0;
+  duplicatesUnrun = 0;
 
   readonly ids: Buffer;
   readonly idBytes: Uint8Array;
@@ -60,6 +65,10 @@ export class Batch {
   readonly arrivedMs: Float64Array;
   /** Unix milliseconds of the moment when the engine had the row. */
   readonly readMs: Float64Array;
+  /** Unix milliseconds by which the prediction is of use; Infinity: whenever it comes. */
+  readonly deadlinesMs: Float64Array;
+  /** RESULT of rows that are not to be run after all; 0 while there is none. */
+  readonly verdicts: Uint8Array;
   /** Index of the input stream, or ORIGIN_DIRECT. */
   readonly origin: Int16Array;
   /**
@@ -69,9 +78,11 @@ export class Batch {
   readonly fences: Int32Array;
   /** Rows with ORIGIN_DIRECT: who waits for the answer. */
   readonly answers: (AnswerCallback | null)[];
-  /** Rejected rows: why, in words; and whether running it failed (1), or the event is invalid (0). */
+  readonly callers: (Caller | null)[];
+  /** Rejected rows: RESULT, why in words, and the model that they were for, '' when it is not known. */
+  readonly results: Uint8Array;
   readonly details: string[];
-  readonly failed: Uint8Array;
+  readonly models: string[];
   /** RUNG of each row. */
   readonly rungs: Uint8Array;
 
@@ -107,11 +118,16 @@ export class Batch {
     this.eventBytes = new Uint16Array(rowsMax);
     this.arrivedMs = new Float64Array(rowsMax);
     this.readMs = new Float64Array(rowsMax);
+    this.deadlinesMs = new Float64Array(rowsMax);
+    this.verdicts = new Uint8Array(rowsMax);
     this.origin = new Int16Array(rowsMax);
     this.fences = new Int32Array(rowsMax);
     this.answers = new Array<AnswerCallback | null>(rowsMax).fill(null);
-    this.details = layout === null ? new Array<string>(rowsMax).fill('') : [];
-    this.failed = new Uint8Array(layout === null ? rowsMax : 0);
+    this.callers = new Array<Caller | null>(rowsMax).fill(null);
+    const rejectsMax = layout === null ? rowsMax : 0;
+    this.results = new Uint8Array(rejectsMax);
+    this.details = new Array<string>(rejectsMax).fill('');
+    this.models = new Array<string>(rejectsMax).fill('');
     this.rungs = new Uint8Array(rowsMax);
     this.commands = new CommandWriter(rowsMax * 512);
   }
@@ -136,7 +152,11 @@ export class Batch {
   /** Empty again, for the next rows. */
   reset(): void {
     this.rungs.fill(0, 0, this.rows);
+    this.verdicts.fill(0, 0, this.rows);
+    this.callers.fill(null, 0, this.rows);
     this.rows = 0;
+    this.live = 0;
+    this.isReordered = false;
     this.#rowsMax = this.#rowsLimit;
     this.arenaInUsed = 0;
     this.deadlineMs = Number.POSITIVE_INFINITY;
@@ -145,6 +165,7 @@ export class Batch {
     this.crashes = 0;
     this.duplicatesOk = 0;
     this.duplicatesDead = 0;
+    this.duplicatesUnrun = 0;
     this.inferUs = 0;
     this.runUs = 0;
     this.outputs = this.arenaOut;
@@ -156,6 +177,11 @@ export class Batch {
     return this.keys.toString('utf8', at, at + (this.keyBytes[row] as number));
   }
 
+  event(row: number): string {
+    const at = row * this.eventIdBytesMax;
+    return this.events.toString('utf8', at, at + (this.eventBytes[row] as number));
+  }
+
   id(row: number): string {
     const at = row * ID_BYTES_MAX;
     return this.ids.toString('latin1', at, at + (this.idBytes[row] as number));
@@ -164,6 +190,6 @@ export class Batch {
 
 /** RESULT of a row of a batch that has run, or of rejected events. */
 export function resultOf(batch: Batch, row: number): number {
-  if (batch.layout !== null) return batch.table[row * ROW_COLUMNS + ROW.result] as number;
-  return batch.failed[row] === 1 ? RESULT.failed : RESULT.invalid;
+  if (batch.layout === null) return batch.results[row] as number;
+  return batch.table[row * ROW_COLUMNS + ROW.result] as number;
 }

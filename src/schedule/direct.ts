@@ -15,6 +15,15 @@ export interface DirectEvent {
   readonly json: boolean;
   /** 0: the model's, else the engine's default. */
   readonly deadlineMs: number;
+  /** 0 (playing), 1 (prefetch) or 2 (analytics). Default: the most urgent, for somebody waits. */
+  readonly priority?: number;
+  readonly caller?: Caller;
+}
+
+/** Who waits for the answer. */
+export interface Caller {
+  /** Nobody any more: the event need not be run. */
+  gone: boolean;
 }
 
 /** What became of it. */
@@ -26,6 +35,8 @@ export interface Answer {
     | 'failed'
     | 'overloaded'
     | 'expired'
+    | 'superseded'
+    | 'cancelled'
     | 'unknown_model'
     | 'unavailable';
   /** `name@version`; '' when no model was reached. */

@@ -26,6 +26,8 @@ export const FIELD = {
 } as const;
 
 export const PRIORITY_MAX = 2;
+/** Of an entry that names none. */
+export const PRIORITY_DEFAULT = 1;
 /** Of a name that nobody knows, what is shown. */
 const NAME_BYTES_SHOWN = 64;
 
@@ -100,4 +102,15 @@ function inRange(buffer: Uint8Array, fields: Int32Array, field: number, min: num
   if (start < 0) return true;
   const value = wholeNumber(buffer, start, fields[2 * field + 1] as number);
   return value >= min && value <= max;
+}
+
+/** Of a field whose value has been found to be one; 0: the entry has no such field. */
+export function numberOf(buffer: Uint8Array, fields: Int32Array, field: number): number {
+  const start = fields[2 * field] as number;
+  return start < 0 ? 0 : wholeNumber(buffer, start, fields[2 * field + 1] as number);
+}
+
+export function priorityOf(buffer: Uint8Array, fields: Int32Array): number {
+  const isNamed = (fields[2 * FIELD.priority] as number) >= 0;
+  return isNamed ? numberOf(buffer, fields, FIELD.priority) : PRIORITY_DEFAULT;
 }

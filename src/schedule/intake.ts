@@ -4,19 +4,23 @@
  * lane of rejected events, so that it is settled like any other and cannot pile up.
  */
 import { FILL, FILL_CELLS, type Native } from '../native.ts';
-import { copyBytes } from '../redis/resp.ts';
 import type { EntryColumns, TakenEntries } from '../redis/stream-reply.ts';
+import type { Admission } from './admission.ts';
 import { type Batch, ID_BYTES_MAX, ORIGIN_DIRECT } from './batch.ts';
-import type { Batcher, Lane } from './batcher.ts';
+import type { Batcher, Lane, Queue } from './batcher.ts';
 import type { AnswerCallback, DirectEvent } from './direct.ts';
-import { FIELD, refusalOf } from './entry.ts';
+import { StreamDoor } from './door.ts';
+import { FIELD, numberOf, PRIORITY_DEFAULT, priorityOf, refusalOf } from './entry.ts';
+import { isInHand, runningIds } from './in-hand.ts';
+import type { Latest } from './latest.ts';
 import { takeEntries } from './many.ts';
-import { ENCODING, FORM, ROW, ROW_COLUMNS, type TensorSpec } from './slab.ts';
-import { equalBytes, idMs, wholeNumber } from './values.ts';
+import { placeData, placeDirectNames, placeFeatures, placeNames } from './place.ts';
+import { ENCODING, RESULT, ROW, ROW_COLUMNS, type TensorSpec } from './slab.ts';
+import { Suspects } from './suspects.ts';
+import { equalBytes, idMs } from './values.ts';
 
-/** Suspects in one slab: enough that a worker's turn costs less than what it does. */
-const SUSPECTS_MAX = 16;
-
+/** Of a request that waits on a socket, and names none. */
+const PRIORITY_DIRECT = 0;
 /** A lane of batches with the model that they are for. */
 export interface ModelLane extends Lane<Batch> {
   /** `name` and `name@version`, as an event may say it. */
@@ -30,6 +34,8 @@ export interface ModelLane extends Lane<Batch> {
   readonly slot: number;
   /** `name@version`. */
   readonly label: string;
+  /** A newer event of a key takes the place of one that still waits; null: each one is run. */
+  readonly latest: Latest | null;
   /** Answers to direct requests are also appended to the predictions stream. */
   readonly record: boolean;
 }
@@ -40,12 +46,30 @@ export interface IntakeStream {
   /** 0: the model's, else the engine's default. */
   readonly deadlineMs: number;
   readonly json: boolean;
+  /** How much the engine's clock is ahead of the one that makes the entry ids. Default 0. */
+  readonly skewMs?: () => number;
+}
+
+/** Rows of a batch, and how often each of them had been given out. */
+export interface Settled {
+  readonly rows: number;
+  readonly deliveries: number;
+}
+
+/** Unix milliseconds, but for `origin`. */
+interface RowTimes {
+  readonly origin: number;
+  readonly arrivedMs: number;
+  readonly deadlineMs: number;
+  /** By when it should be run, also where nothing is lost later. */
+  readonly urgentMs: number;
 }
 
 export interface IntakeOptions {
   readonly batcher: Batcher<Batch>;
   readonly lanes: readonly ModelLane[];
   readonly rejects: Lane<Batch>;
+  readonly admission: Admission<Batch>;
   readonly payloadBytesMax: number;
   readonly keyBytesMax: number;
   readonly eventIdBytesMax: number;
@@ -63,20 +87,17 @@ export class Intake {
   #reason = '';
   /** Rows taken and not settled yet. */
   rowsInFlight = 0;
-  /**
-   * Suspects that have not run yet, each alone in a batch; `exclusive`: those beside which no other suspect
-   * may run, because if one of them ends the process, it must not take another one's deliveries with it.
-   */
-  readonly alone = { suspects: 0, exclusive: 0 };
+  readonly alone: Suspects;
   /** Unix milliseconds: when what is being taken in now was received. */
   #receivedMs = 0;
-  /** By stream: the lane that took its last entry. The next ones are probably for it too. */
-  readonly #lastLanes: (ModelLane | undefined)[] = [];
+  /** By stream. */
+  readonly #doors: (StreamDoor | undefined)[] = [];
   readonly #fill = new Float64Array(FILL_CELLS);
   readonly #taken = { entries: 0, next: 0 };
 
   constructor(options: IntakeOptions) {
     this.#options = options;
+    this.alone = new Suspects(options.batcher);
   }
 
   /** Bytes came in; the entries that are taken next lay in them. One clock reading serves them all. */
@@ -86,41 +107,28 @@ export class Intake {
 
   /** Rows that may be read from this stream now. */
   demand(stream: IntakeStream): number {
-    const { batcher, lanes, rejects } = this.#options;
-    let rows = batcher.freeRows(rejects);
-    if (stream.lane !== null) return Math.min(rows, batcher.freeRows(stream.lane));
-    for (const lane of lanes) rows = Math.min(rows, batcher.freeRows(lane));
+    const { batcher, lanes, rejects, admission } = this.#options;
+    const refusals = batcher.freeRows(batcher.queue(rejects, stream.index, 0));
+    const door = this.#door(stream);
+    // Reading goes on: what there is no room for is refused.
+    if (door.codel.check(this.#receivedMs)) return refusals;
+    let rows = refusals;
+    for (const lane of stream.lane === null ? lanes : [stream.lane]) {
+      const queue = batcher.queue(lane, stream.index, door.priority);
+      rows = Math.min(rows, batcher.freeRows(queue), admission.roomOf(lane));
+    }
     return rows;
   }
 
   /** Suspect entries that may be read from this stream now. */
   demandAlone(stream: IntakeStream): number {
-    const { batcher, lanes } = this.#options;
-    let rows = Number.POSITIVE_INFINITY;
-    for (const lane of stream.lane === null ? lanes : [stream.lane]) {
-      const rowsMax = Math.min(SUSPECTS_MAX, lane.free[0]?.rowsMax ?? 0);
-      rows = Math.min(rows, batcher.freeAlone(lane) * rowsMax);
-    }
-    return rows;
+    return this.alone.demand(stream.lane === null ? this.#options.lanes : [stream.lane]);
   }
 
   /** Whether the entry has a row already: read over an earlier connection, say. Looks at every row. */
   isInHand(stream: IntakeStream, id: string): boolean {
-    const wanted = Buffer.from(id, 'latin1');
     const { lanes, rejects } = this.#options;
-    for (const lane of [rejects, ...lanes]) {
-      for (const { rows, origin, ids, idBytes } of lane.all) {
-        for (let row = 0; row < rows; row += 1) {
-          if (origin[row] !== stream.index || idBytes[row] !== wanted.length) continue;
-          const at = row * ID_BYTES_MAX;
-          // Ids differ at their ends.
-          let left = wanted.length - 1;
-          while (left >= 0 && ids[at + left] === wanted[left]) left -= 1;
-          if (left < 0) return true;
-        }
-      }
-    }
-    return false;
+    return isInHand([rejects, ...lanes], stream.index, id);
   }
 
   /**
@@ -138,26 +146,46 @@ export class Intake {
     const taken = this.#taken;
     taken.entries = 0;
     taken.next = start;
-    const { native = null, batcher, deadlineMsDefault } = this.#options;
-    const lane = this.#lastLanes[stream.index] ?? stream.lane;
-    if (native === null || lane === null) return taken;
+    const { native = null, batcher, admission } = this.#options;
+    const door = this.#door(stream);
+    const lane = door.lane ?? stream.lane;
+    // Where something has to be looked up for each of them, they are taken one by one.
+    if (native === null || lane === null || lane.latest !== null || door.codel.shedding) return taken;
+    const queue = batcher.queue(lane, stream.index, door.priority);
     // No slab for a lane that only may be the next one's.
-    if (lane !== stream.lane && lane.open === null) return taken;
-    const batch = batcher.open(lane, false);
+    if (lane !== stream.lane && queue.open === null) return taken;
+    const batch = batcher.open(queue);
     if (batch === null || batch.handle === null) return taken;
+    this.#tellFill(stream, lane, queue, mark);
+    const countMax = Math.min(entriesMax, batch.rowsMax - batch.rows, admission.roomOf(lane));
+    taken.entries = takeEntries(native, batch, this.#fill, buffer, start, end, countMax);
+    taken.next = this.#fill[FILL.next] as number;
+    if (taken.entries === 0) {
+      batcher.closeEmpty(queue);
+      return taken;
+    }
+    const last = batch.rows - 1;
+    door.waited(batch.arrivedMs[last] as number, batch.deadlinesMs[last] as number, this.#receivedMs);
+    this.rowsInFlight += taken.entries;
+    admission.taken(lane, taken.entries);
+    batcher.added(queue);
+    return taken;
+  }
+
+  #tellFill(stream: IntakeStream, lane: ModelLane, queue: Queue<Batch>, mark: number): void {
     const fill = this.#fill;
+    const statedMs = stream.deadlineMs || lane.deadlineMs;
     fill[FILL.origin] = stream.index;
     fill[FILL.mark] = mark;
     fill[FILL.encoding] = stream.json ? ENCODING.json : ENCODING.msgpack;
     fill[FILL.receivedMs] = this.#receivedMs;
-    fill[FILL.deadlineMsDefault] = stream.deadlineMs || lane.deadlineMs || deadlineMsDefault;
+    fill[FILL.deadlineMsStated] = statedMs;
+    fill[FILL.deadlineMsDefault] = this.#options.deadlineMsDefault;
+    fill[FILL.deadlineMsLeast] = this.#options.admission.readyMs(queue, this.#receivedMs);
     fill[FILL.modelNeeded] = lane === stream.lane ? 0 : 1;
-    const countMax = Math.min(entriesMax, batch.rowsMax - batch.rows);
-    taken.entries = takeEntries(native, batch, fill, buffer, start, end, countMax);
-    taken.next = fill[FILL.next] as number;
-    this.rowsInFlight += taken.entries;
-    if (taken.entries > 0) batcher.added(lane);
-    return taken;
+    fill[FILL.priority] = queue.priority;
+    fill[FILL.priorityDefault] = PRIORITY_DEFAULT;
+    fill[FILL.skewMs] = stream.skewMs?.() ?? 0;
   }
 
   /**
@@ -172,41 +200,42 @@ export class Intake {
     if (this.#reason !== '' || lane === null) {
       return this.reject(stream, buffer.toString('latin1', entry.idStart, entry.idEnd), this.#reason);
     }
-    const { fields } = entry;
+    const { fields, deliveries } = entry;
+    const isSuspect = deliveries > 1;
+    const door = this.#door(stream);
+    door.lane = lane;
+    door.priority = priorityOf(buffer, fields);
+    const queue = this.#options.batcher.queue(lane, stream.index, door.priority);
+    const arrivedMs = idMs(buffer, entry.idStart, entry.idEnd) + (stream.skewMs?.() ?? 0);
+    const statedMs = numberOf(buffer, fields, FIELD.deadlineMs) || stream.deadlineMs || lane.deadlineMs;
+    const deadlineMs = statedMs > 0 ? arrivedMs + statedMs : Number.POSITIVE_INFINITY;
+    if (!isSuspect) {
+      door.waited(arrivedMs, deadlineMs, this.#receivedMs);
+      const verdict = door.verdict(queue, buffer, entry, deadlineMs, this.#receivedMs);
+      if (verdict !== RESULT.ok) return this.#refuse(stream, lane, buffer, entry, verdict);
+    }
     const dataStart = fields[2 * FIELD.data] as number;
     const dataBytes = dataStart < 0 ? 0 : (fields[2 * FIELD.data + 1] as number) - dataStart;
-    const isSuspect = entry.deliveries > 1;
-    const { deliveries } = entry;
-    const batch = isSuspect ? this.#apart(lane, dataBytes, deliveries) : this.#room(lane, dataBytes, false);
-    if (batch === null) return false;
-    this.#lastLanes[stream.index] = lane;
+    const batch = isSuspect ? this.alone.room(lane, dataBytes, deliveries) : this.#room(queue, dataBytes);
+    if (batch === null) {
+      if (isSuspect || !door.codel.shedding) return false;
+      return this.#refuse(stream, lane, buffer, entry, RESULT.overloaded);
+    }
     const row = batch.rows;
     batch.fences[row] = isSuspect ? 0 : mark;
     if (dataStart >= 0) placeData(batch, row, buffer, dataStart, dataBytes);
-    else placeFeatures(batch, row, lane, buffer, fields[2 * FIELD.features] as number);
+    else placeFeatures(batch, row, lane.inputs, buffer, fields[2 * FIELD.features] as number);
     batch.table[row * ROW_COLUMNS + ROW.encoding] = stream.json ? ENCODING.json : ENCODING.msgpack;
-    batch.idBytes[row] = entry.idEnd - entry.idStart;
-    copyBytes(buffer, entry.idStart, entry.idEnd, batch.ids, row * ID_BYTES_MAX);
-    const keyStart = fields[2 * FIELD.key] as number;
-    const keyEnd = fields[2 * FIELD.key + 1] as number;
-    batch.keyBytes[row] = keyEnd - keyStart;
-    copyBytes(buffer, keyStart, keyEnd, batch.keys, row * batch.keyBytesMax);
-    const eventStart = fields[2 * FIELD.event] as number;
-    const eventEnd = fields[2 * FIELD.event + 1] as number;
-    batch.eventBytes[row] = eventEnd - eventStart;
-    copyBytes(buffer, eventStart, eventEnd, batch.events, row * batch.eventIdBytesMax);
-    const asked = fields[2 * FIELD.deadlineMs] as number;
-    const arrivedMs = idMs(buffer, entry.idStart, entry.idEnd);
-    const deadlineMs =
-      (asked >= 0 ? wholeNumber(buffer, asked, fields[2 * FIELD.deadlineMs + 1] as number) : 0) ||
-      stream.deadlineMs ||
-      lane.deadlineMs ||
-      this.#options.deadlineMsDefault;
-    if (isSuspect) {
-      this.alone.suspects += 1;
-      if (isExclusive(deliveries)) this.alone.exclusive += 1;
-    }
-    this.#added(lane, batch, stream.index, arrivedMs, arrivedMs + deadlineMs);
+    placeNames(batch, row, buffer, entry);
+    if (isSuspect) this.alone.taken(deliveries);
+    else lane.latest?.taken(batch, row);
+    const urgentMs = arrivedMs + (statedMs || this.#options.deadlineMsDefault);
+    this.#added(lane, isSuspect ? null : queue, batch, {
+      origin: stream.index,
+      arrivedMs,
+      deadlineMs,
+      urgentMs,
+    });
     return true;
   }
 
@@ -215,107 +244,128 @@ export class Intake {
    * False when there is no row for it now.
    */
   reject(stream: IntakeStream, id: string, reason: string, failed = false): boolean {
-    const { batcher, rejects } = this.#options;
-    const batch = batcher.open(rejects, false);
+    const queue = this.#options.batcher.queue(this.#options.rejects, stream.index, 0);
+    const batch = this.#options.batcher.open(queue);
     if (batch === null) return false;
     const row = batch.rows;
     batch.idBytes[row] = batch.ids.write(id, row * ID_BYTES_MAX, 'latin1');
     batch.details[row] = reason;
-    batch.failed[row] = failed ? 1 : 0;
-    this.#added(rejects, batch, stream.index, Number.parseInt(id, 10), 0);
+    batch.results[row] = failed ? RESULT.failed : RESULT.invalid;
+    this.#rejected(queue, batch, stream.index, Number.parseInt(id, 10));
     return true;
   }
 
-  /** Takes an event that waits for its answer; false when there is no row for it now. `data` is copied. */
-  takeDirect(lane: ModelLane, event: DirectEvent, nowMs: number, answer: AnswerCallback): boolean {
-    this.#receivedMs = nowMs;
-    const isRaw = event.raw === true;
-    if (isRaw && event.data.length !== lane.featuresBytes) {
-      throw new RangeError(
-        `a row of ${lane.label} has ${lane.featuresBytes} bytes, got ${event.data.length}`,
-      );
-    }
-    const batch = this.#room(lane, isRaw ? 0 : event.data.length, true);
+  /** Settles an entry without a row in its lane. False when there is no room for that either. */
+  #refuse(
+    stream: IntakeStream,
+    lane: ModelLane,
+    buffer: Buffer,
+    entry: EntryColumns,
+    verdict: number,
+  ): boolean {
+    const queue = this.#options.batcher.queue(this.#options.rejects, stream.index, 0);
+    const batch = this.#options.batcher.open(queue);
     if (batch === null) return false;
     const row = batch.rows;
-    if (isRaw) placeFeatures(batch, row, lane, event.data, 0);
-    else placeData(batch, row, event.data, 0, event.data.length);
-    batch.table[row * ROW_COLUMNS + ROW.encoding] = event.json ? ENCODING.json : ENCODING.msgpack;
-    batch.idBytes[row] = 0;
-    batch.keyBytes[row] = batch.keys.write(event.key, row * batch.keyBytesMax, batch.keyBytesMax, 'utf8');
-    batch.eventBytes[row] = batch.events.write(
-      event.event,
-      row * batch.eventIdBytesMax,
-      batch.eventIdBytesMax,
-      'utf8',
-    );
-    batch.answers[row] = answer;
-    const deadlineMs = event.deadlineMs || lane.deadlineMs || this.#options.deadlineMsDefault;
-    this.#added(lane, batch, ORIGIN_DIRECT, nowMs, nowMs + deadlineMs);
+    placeNames(batch, row, buffer, entry);
+    batch.results[row] = verdict;
+    batch.models[row] = lane.label;
+    this.#door(stream).codel.refused(this.#receivedMs);
+    this.#rejected(queue, batch, stream.index, idMs(buffer, entry.idStart, entry.idEnd));
     return true;
   }
 
-  /** The workers have done with a batch, unharmed; its rows had been given out so often. */
-  ran(rows: number, deliveries: number): void {
-    if (deliveries < 2) return;
-    this.alone.suspects -= rows;
-    if (isExclusive(deliveries)) this.alone.exclusive -= rows;
+  #rejected(queue: Queue<Batch>, batch: Batch, origin: number, arrivedMs: number): void {
+    const deadlineMs = Number.POSITIVE_INFINITY;
+    this.#added(queue.lane, queue, batch, { origin, arrivedMs, deadlineMs, urgentMs: 0 });
   }
 
-  /** Rows were settled. */
-  released(rows: number): void {
+  /**
+   * Takes an event that waits for its answer; else says why not: RESULT.expired or overloaded. `data` is
+   * copied.
+   */
+  takeDirect(lane: ModelLane, event: DirectEvent, nowMs: number, answer: AnswerCallback): number {
+    this.#receivedMs = nowMs;
+    const { raw = false, data } = event;
+    if (raw && data.length !== lane.featuresBytes) {
+      throw new RangeError(`a row of ${lane.label} has ${lane.featuresBytes} bytes, got ${data.length}`);
+    }
+    const { batcher, admission, deadlineMsDefault } = this.#options;
+    const queue = batcher.queue(lane, ORIGIN_DIRECT, event.priority ?? PRIORITY_DIRECT);
+    const statedMs = event.deadlineMs || lane.deadlineMs;
+    const deadlineMs = statedMs > 0 ? nowMs + statedMs : Number.POSITIVE_INFINITY;
+    const verdict =
+      admission.roomOf(lane) === 0 ? RESULT.overloaded : admission.admit(queue, deadlineMs, nowMs);
+    if (verdict !== RESULT.ok) return verdict;
+    const batch = this.#room(queue, raw ? 0 : data.length);
+    if (batch === null) return RESULT.overloaded;
+    const row = batch.rows;
+    if (raw) placeFeatures(batch, row, lane.inputs, data, 0);
+    else placeData(batch, row, data, 0, data.length);
+    batch.table[row * ROW_COLUMNS + ROW.encoding] = event.json ? ENCODING.json : ENCODING.msgpack;
+    placeDirectNames(batch, row, event);
+    batch.answers[row] = answer;
+    batch.callers[row] = event.caller ?? null;
+    lane.latest?.taken(batch, row);
+    const urgentMs = nowMs + (statedMs || deadlineMsDefault);
+    this.#added(lane, queue, batch, { origin: ORIGIN_DIRECT, arrivedMs: nowMs, deadlineMs, urgentMs });
+    return RESULT.ok;
+  }
+
+  /** Milliseconds after which a refused request may find room. */
+  retryMs(lane: ModelLane, nowMs: number): number {
+    const queue = this.#options.batcher.queue(lane, ORIGIN_DIRECT, PRIORITY_DIRECT);
+    return Math.max(1, Math.ceil(this.#options.admission.readyMs(queue, nowMs) - nowMs));
+  }
+
+  /** Rows were settled, `ms` after they came back from a worker. */
+  released(lane: Lane<Batch>, { rows, deliveries }: Settled, ms: number): void {
     this.rowsInFlight -= rows;
+    this.#options.admission.settled(lane, rows, ms);
+    this.alone.settled(rows, deliveries);
+  }
+
+  /** More comes than can be served in time: what there is no room for is refused. */
+  get shedding(): boolean {
+    return this.#doors.some((door) => door?.codel.shedding);
   }
 
   /** Ids of the stream's entries that a worker has. */
   runningIds(stream: number): string[] {
-    const found: string[] = [];
-    for (const { all } of this.#options.lanes) {
-      for (const batch of all) {
-        if (!batch.running) continue;
-        for (let row = 0; row < batch.rows; row += 1) {
-          if (batch.origin[row] === stream) found.push(batch.id(row));
-        }
-      }
-    }
-    return found;
+    return runningIds(this.#options.lanes, stream);
   }
 
-  #added(lane: Lane<Batch>, batch: Batch, origin: number, arrivedMs: number, deadlineMs: number): void {
-    batch.origin[batch.rows] = origin;
-    batch.arrivedMs[batch.rows] = arrivedMs;
-    batch.readMs[batch.rows] = this.#receivedMs;
-    if (deadlineMs < batch.deadlineMs) batch.deadlineMs = deadlineMs;
+  /** `queue`: null for a row that runs alone. */
+  #added(lane: Lane<Batch>, queue: Queue<Batch> | null, batch: Batch, times: RowTimes): void {
+    const { rows } = batch;
+    batch.origin[rows] = times.origin;
+    batch.arrivedMs[rows] = times.arrivedMs;
+    batch.readMs[rows] = this.#receivedMs;
+    batch.deadlinesMs[rows] = times.deadlineMs;
+    if (times.urgentMs < batch.deadlineMs) batch.deadlineMs = times.urgentMs;
     batch.rows += 1;
     this.rowsInFlight += 1;
-    if (batch !== lane.suspects) this.#options.batcher.added(lane);
+    if (lane.needsWorker) this.#options.admission.taken(lane, 1);
+    if (queue !== null) this.#options.batcher.added(queue);
   }
 
-  /**
-   * A batch for a row that runs alone: with others of its kind in one slab, each in a run of its own; or, if
-   * it was given out more often than twice, by itself.
-   */
-  #apart(lane: ModelLane, dataBytes: number, deliveries: number): Batch | null {
-    const { batcher } = this.#options;
-    const { suspects } = lane;
-    if (suspects !== null) {
-      const fits = suspects.arenaInUsed + dataBytes <= (suspects.layout?.arenaInBytes ?? 0);
-      const isFull = suspects.rows === Math.min(SUSPECTS_MAX, suspects.rowsMax);
-      if (fits && !isFull && suspects.deliveries === 2 && deliveries === 2) return suspects;
-      batcher.closeSuspects(lane);
+  #door({ index }: IntakeStream): StreamDoor {
+    let door = this.#doors[index];
+    if (door === undefined) {
+      door = new StreamDoor(this.#options);
+      this.#doors[index] = door;
     }
-    const batch = batcher.openSuspects(lane);
-    if (batch !== null) batch.deliveries = deliveries;
-    return batch;
+    return door;
   }
 
   /** The open batch, or the next one when this event's bytes do not fit its arena any more. */
-  #room(lane: ModelLane, dataBytes: number, direct: boolean): Batch | null {
-    const { batcher } = this.#options;
-    const batch = batcher.open(lane, direct);
+  #room(queue: Queue<Batch>, dataBytes: number): Batch | null {
+    const { batcher, admission } = this.#options;
+    if (admission.roomOf(queue.lane) === 0) return null;
+    const batch = batcher.open(queue);
     if (batch === null || batch.arenaInUsed + dataBytes <= (batch.layout?.arenaInBytes ?? 0)) return batch;
-    batcher.close(lane);
-    return batcher.open(lane, direct);
+    batcher.close(queue);
+    return batcher.open(queue);
   }
 
   #laneOf(stream: IntakeStream, buffer: Buffer, entry: EntryColumns): ModelLane | null {
@@ -335,39 +385,5 @@ export class Intake {
     const shown = buffer.toString('utf8', start, Math.min(end, start + this.#options.modelNameBytesMax));
     this.#reason = `model: "${shown}" is not served here`;
     return null;
-  }
-}
-
-/** By the same rule lua/claim.lua hands it out by itself. */
-function isExclusive(deliveries: number): boolean {
-  return deliveries > 2;
-}
-
-function placeData(batch: Batch, row: number, bytes: Uint8Array, start: number, length: number): void {
-  const { layout, table } = batch;
-  if (layout === null) return;
-  copyBytes(bytes, start, start + length, batch.memory, layout.arenaInOffset + batch.arenaInUsed);
-  table[row * ROW_COLUMNS + ROW.form] = FORM.data;
-  table[row * ROW_COLUMNS + ROW.inOffset] = batch.arenaInUsed;
-  table[row * ROW_COLUMNS + ROW.inLength] = length;
-  batch.arenaInUsed += length;
-}
-
-/** The inputs' rows stand one after the other in `features`, each in its own region of the slab. */
-function placeFeatures(batch: Batch, row: number, lane: ModelLane, bytes: Uint8Array, start: number): void {
-  const { layout } = batch;
-  if (layout === null) return;
-  batch.table[row * ROW_COLUMNS + ROW.form] = FORM.features;
-  let from = start;
-  for (let i = 0; i < lane.inputs.length; i += 1) {
-    const { rowBytes } = lane.inputs[i] as TensorSpec;
-    copyBytes(
-      bytes,
-      from,
-      from + rowBytes,
-      batch.memory,
-      (layout.inputOffsets[i] as number) + row * rowBytes,
-    );
-    from += rowBytes;
   }
 }

@@ -65,6 +65,7 @@ export function openNative(
     eventIdBytesMax: batch.eventIdBytesMax,
     arrivedMs: batch.arrivedMs,
     readMs: batch.readMs,
+    deadlinesMs: batch.deadlinesMs,
     origin: batch.origin,
     fences: batch.fences,
     names: lane.nameBytes.map((bytes) => Buffer.from(bytes).toString()),

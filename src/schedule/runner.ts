@@ -2,8 +2,8 @@
  * Takes a batch through the workers and on to its settlement; the one place where an event's fate is decided,
  * on the main thread. Written in the order in which things happen to a batch:
  *
- *   run -> answered (its worker is free again; direct rows get their answers) -> settle -> settled (its rows
- *   are free)
+ *   run (rows that need not be run are put aside) -> answered (its worker is free again; direct rows get
+ *   their answers) -> settle -> settled (its rows are free)
  *
  * A worker that dies takes no event with it: its batch runs again, and when a worker dies on it a second time
  * its rows run one at a time, so that only the row that kills is given up.
@@ -12,11 +12,13 @@ import { nowMs } from '../clock.ts';
 import { messageOf } from '../errors.ts';
 import type { InferResult, InferTask } from '../infer/protocol.ts';
 import { channels, notice } from '../observe/channels.ts';
+import type { Admission } from './admission.ts';
 import { type Batch, ORIGIN_DIRECT, resultOf } from './batch.ts';
 import type { Batcher, Lane } from './batcher.ts';
+import { cull } from './cull.ts';
 import type { Answer } from './direct.ts';
-import type { ModelLane } from './intake.ts';
-import { RESULT, ROW, ROW_COLUMNS } from './slab.ts';
+import type { ModelLane, Settled } from './intake.ts';
+import { RESULT, ROW, ROW_COLUMNS, RUNG, STATUS } from './slab.ts';
 
 export interface RunnerOptions {
   readonly batcher: Batcher<Batch>;
@@ -25,10 +27,9 @@ export interface RunnerOptions {
   /** Tells Redis; `settled` is called when that is done. */
   readonly settle: (batch: Batch, model: string, record: number | null) => void;
   readonly streamNames: readonly string[];
-  /** The workers have done with a batch whose rows had been given out so often. */
-  readonly onRan: (rows: number, deliveries: number) => void;
-  /** Rows are free again: read on. */
-  readonly onFreeRows: (rows: number) => void;
+  readonly admission: Admission<Batch>;
+  /** Rows are free again, `ms` after they came back from a worker: read on. */
+  readonly onFreeRows: (lane: Lane<Batch>, rows: Settled, ms: number) => void;
 }
 
 const NO_OUTPUTS = new Uint8Array(0);
@@ -57,11 +58,17 @@ export class BatchRunner {
   /** The batcher found a worker for this batch, or it needs none. */
   run(lane: Lane<Batch>, batch: Batch): void {
     batch.dispatchedMs = nowMs();
-    if (isModelLane(lane)) this.#infer(lane, batch);
-    else {
+    if (!isModelLane(lane)) {
       batch.inferredMs = batch.dispatchedMs;
       this.#options.settle(batch, lane.name, null);
+      return;
     }
+    lane.latest?.leaves(batch);
+    const { admission } = this.#options;
+    cull(batch, lane.inputs, admission.doneMs(lane, batch.rows, batch.dispatchedMs));
+    if (batch.live > 0) this.#infer(lane, batch);
+    // The batcher is giving work to workers right now, this one among them.
+    else this.#done(lane, batch, batch.dispatchedMs);
   }
 
   #infer(lane: ModelLane, batch: Batch): void {
@@ -69,34 +76,46 @@ export class BatchRunner {
     const shared = batch.shared as SharedArrayBuffer;
     batch.running = true;
     const apart = batch.deliveries > 1;
-    this.#options.infer({ slot, slab: batch.slab, shared, first: 0, rows: batch.rows, apart }).then(
+    this.#options.infer({ slot, slab: batch.slab, shared, first: 0, rows: batch.live, apart }).then(
       (result) => this.#answered(lane, batch, result),
       (error: unknown) => this.#crashed(lane, batch, error),
     );
   }
 
   #answered(lane: ModelLane, batch: Batch, result: InferResult): void {
-    this.#options.batcher.workerFreed();
-    batch.running = false;
-    this.#options.onRan(batch.rows, batch.deliveries);
-    batch.inferredMs = nowMs();
+    const inferredMs = nowMs();
+    const roundTripMs = inferredMs - batch.dispatchedMs;
     batch.inferUs = Math.round(result.inferUs);
     batch.runUs = result.runUs;
     if (result.spill !== null) {
       batch.outputs = Buffer.from(result.spill.buffer, result.spill.byteOffset, result.spill.byteLength);
     }
+    const { live } = batch;
+    // What an event that kills or runs alone takes says nothing about others.
+    if (batch.crashes === 0 && batch.deliveries === 1) {
+      this.#options.admission.ran(lane, live, roundTripMs, inferredMs);
+    }
     if (channels.infer.hasSubscribers) {
+      const { inferUs, runUs } = result;
       channels.infer.publish({
         model: lane.label,
-        rows: batch.rows,
-        roundTripUs: (batch.inferredMs - batch.dispatchedMs) * 1000,
-        inferUs: result.inferUs,
-        runUs: result.runUs,
+        rows: live,
+        roundTripUs: roundTripMs * 1000,
+        inferUs,
+        runUs,
       });
     }
+    this.#done(lane, batch, inferredMs);
+    this.#options.batcher.flush();
+  }
+
+  /** Whatever was to be run has been; all rows are answered or settled now. */
+  #done(lane: ModelLane, batch: Batch, inferredMs: number): void {
+    this.#options.batcher.workerFreed();
+    batch.running = false;
+    batch.inferredMs = inferredMs;
     this.#answerDirect(lane, batch);
     this.#options.settle(batch, lane.label, lane.record ? 0 : null);
-    this.#options.batcher.flush();
   }
 
   #crashed(lane: ModelLane, batch: Batch, error: unknown): void {
@@ -115,7 +134,7 @@ export class BatchRunner {
     let bytes = 0;
     let inferUs = 0;
     let runUs = 0;
-    for (let first = 0; first < batch.rows; first += 1) {
+    for (let first = 0; first < batch.live; first += 1) {
       const at = first * ROW_COLUMNS;
       let part: Buffer;
       try {
@@ -151,10 +170,10 @@ export class BatchRunner {
       const at = row * ROW_COLUMNS;
       const start = table[at + ROW.outOffset] as number;
       const bytes = outputs.subarray(start, start + (table[at + ROW.outLength] as number));
-      const result = table[at + ROW.result];
-      const ok = result === RESULT.ok;
+      const status = STATUS[table[at + ROW.result] as number] ?? 'failed';
+      const ok = status === 'ok';
       const answer: Answer = {
-        status: ok ? 'ok' : result === RESULT.invalid ? 'invalid' : 'failed',
+        status,
         model: lane.label,
         outputs: ok ? bytes : NO_OUTPUTS,
         detail: ok ? '' : bytes.toString('utf8'),
@@ -177,10 +196,11 @@ export class BatchRunner {
   settled(batch: Batch): void {
     const lane = this.#lanes[batch.slab] as Lane<Batch>;
     if (channels.settle.hasSubscribers) this.#report(lane, batch);
-    const { rows } = batch;
+    const { rows, deliveries } = batch;
+    const settleMs = nowMs() - batch.inferredMs;
     batch.reset();
     this.#options.batcher.release(lane, batch);
-    this.#options.onFreeRows(rows);
+    this.#options.onFreeRows(lane, { rows, deliveries }, settleMs);
   }
 
   #report(lane: Lane<Batch>, batch: Batch): void {
@@ -189,19 +209,20 @@ export class BatchRunner {
     const model = isModelLane(lane) ? lane.label : lane.name;
     for (let origin = ORIGIN_DIRECT; origin < streamNames.length; origin += 1) {
       const counts = this.#count(batch, origin);
-      if (counts.rows === 0) continue;
+      const { rows, ok, invalid, failed } = counts;
+      if (rows === 0) continue;
       // Which rows they were is not known: a batch that mixes streams reports them under its first one.
       const own = origin === batch.origin[0];
-      const duplicateOk = own ? Math.min(batch.duplicatesOk, counts.ok) : 0;
-      const duplicateInvalid = own ? Math.min(batch.duplicatesDead, counts.invalid) : 0;
-      const duplicateFailed = own ? Math.min(batch.duplicatesDead - duplicateInvalid, counts.failed) : 0;
+      const duplicateOk = own ? Math.min(batch.duplicatesOk, ok) : 0;
+      const duplicateInvalid = own ? Math.min(batch.duplicatesDead, invalid) : 0;
+      const duplicateFailed = own ? Math.min(batch.duplicatesDead - duplicateInvalid, failed) : 0;
       channels.settle.publish({
+        ...counts,
         model,
         stream: origin === ORIGIN_DIRECT ? 'direct' : (streamNames[origin] as string),
-        rows: counts.rows,
-        ok: counts.ok - duplicateOk,
-        invalid: counts.invalid - duplicateInvalid,
-        failed: counts.failed - duplicateFailed,
+        ok: ok - duplicateOk,
+        invalid: invalid - duplicateInvalid,
+        failed: failed - duplicateFailed,
         duplicate: duplicateOk + duplicateInvalid + duplicateFailed,
         arrivedMs: this.#arrivedMs,
         readMs: this.#readMs,
@@ -212,21 +233,31 @@ export class BatchRunner {
     }
   }
 
-  #count(batch: Batch, origin: number): { rows: number; ok: number; invalid: number; failed: number } {
-    const counts = { rows: 0, ok: 0, invalid: 0, failed: 0 };
+  #count(batch: Batch, origin: number): Counts {
+    const counts = {
+      rows: 0,
+      ok: 0,
+      degraded: 0,
+      invalid: 0,
+      failed: 0,
+      expired: 0,
+      overloaded: 0,
+      superseded: 0,
+      cancelled: 0,
+    };
     for (let row = 0; row < batch.rows; row += 1) {
       if (batch.origin[row] !== origin) continue;
       this.#arrivedMs[counts.rows] = batch.arrivedMs[row] as number;
       this.#readMs[counts.rows] = batch.readMs[row] as number;
       counts.rows += 1;
-      const result = resultOf(batch, row);
-      if (result === RESULT.ok) counts.ok += 1;
-      else if (result === RESULT.invalid) counts.invalid += 1;
-      else counts.failed += 1;
+      const status = batch.rungs[row] === RUNG.none ? STATUS[resultOf(batch, row)] : 'degraded';
+      if (status !== undefined) counts[status] += 1;
     }
     return counts;
   }
 }
+
+type Counts = Record<'rows' | 'degraded' | (typeof STATUS)[number], number>;
 
 function isModelLane(lane: Lane<Batch>): lane is ModelLane {
   return lane.needsWorker;

@@ -104,6 +104,16 @@ export const RESULT = {
   superseded: 5,
   cancelled: 6,
 } as const;
+/** By RESULT: as an outcome is called in streams, frames and figures. */
+export const STATUS = [
+  'ok',
+  'invalid',
+  'failed',
+  'expired',
+  'overloaded',
+  'superseded',
+  'cancelled',
+] as const;
 /** Which rung of the ladder a row that is ok was answered by, when its model could not be asked. */
 export const RUNG = { none: 0, previous: 1, last_known: 2, constant: 3 } as const;
 

@@ -32,6 +32,18 @@ export const scriptCalls: Readonly<Record<string, (random: Random) => ScriptCall
     const head = [group(random), 'm@1', 5, random.int(0, 20), consumer(random), epoch];
     return ['commit', [stream(random), out(random), LEDGER], [...head, columns(rows)]];
   },
+  outcome: (random) => {
+    const rows = some(random, 4, (r) => {
+      const [status, rung, outputs] = r.pick([
+        ['expired', '', ''],
+        ['degraded', 'constant', 'x'],
+      ]);
+      const id = r.chance(0.1) ? '' : realId(r);
+      return [id, 'k', r.chance(0.3) ? 'e' : '', 'm@1', status!, `${r.int(0, 99)}`, 7, rung!, outputs!];
+    });
+    const head = [group(random), random.int(0, 20), consumer(random)];
+    return ['outcome', [stream(random), out(random), LEDGER], [...head, ...rows.flat()]];
+  },
   deadletter: (random) => {
     const rows = some(random, 4, (r) => [realId(r), r.pick(['invalid', 'failed']), 'why']);
     return ['deadletter', [stream(random), dead(random), LEDGER], [group(random), ...rows.flat()]];

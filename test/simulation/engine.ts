@@ -12,6 +12,7 @@ import { startTrimmer, type Trimmer } from '../../src/ingest/trimmer.ts';
 import { Committer } from '../../src/publish/committer.ts';
 import { Fence } from '../../src/redis/fence.ts';
 import type { Connect, Where } from '../../src/redis/socket.ts';
+import { Admission } from '../../src/schedule/admission.ts';
 import type { Batch } from '../../src/schedule/batch.ts';
 import { Batcher } from '../../src/schedule/batcher.ts';
 import { ENTRY_FIELDS } from '../../src/schedule/entry.ts';
@@ -108,16 +109,18 @@ export class SimEngine {
     const lane = addModelLane(batcher, { name: 'm', rowsMax, batches: settings.batches, arenaBytes: 600 });
     const rejects = addRejectLane(batcher, rowsMax, 2);
     this.#batches = new Map(lane.free.map((batch) => [batch.slab, batch]));
-    this.intake = new Intake({ ...INTAKE_LIMITS, batcher, lanes: [lane], rejects, payloadBytesMax: 600 });
+    const admission = new Admission<Batch>({ batcher, workers: () => settings.workers });
+    const parts = { batcher, admission, lanes: [lane], rejects, payloadBytesMax: 600 };
+    this.intake = new Intake({ ...INTAKE_LIMITS, ...parts });
     const { intake } = this;
     const runner: BatchRunner = new BatchRunner({
       batcher,
       streamNames: partitions.map(({ name }) => name),
       infer: (task) => this.#infer(task),
       settle: (batch, model, record) => this.committer.settle(batch, model, record),
-      onRan: (rows, deliveries) => intake.ran(rows, deliveries),
-      onFreeRows: (rows) => {
-        intake.released(rows);
+      admission,
+      onFreeRows: (of, rows, ms) => {
+        intake.released(of, rows, ms);
         for (const reader of this.#readers) reader.kick();
       },
     });

@@ -1,9 +1,12 @@
 // Lanes, batches and stream entries for tests of the schedule and publish stages.
+
 import { type EntryColumns, StreamReplyParser } from '../../src/redis/stream-reply.ts';
+import { Admission } from '../../src/schedule/admission.ts';
 import { Batch, ID_BYTES_MAX, ORIGIN_DIRECT } from '../../src/schedule/batch.ts';
 import { Batcher, type Lane } from '../../src/schedule/batcher.ts';
 import { ENTRY_FIELDS } from '../../src/schedule/entry.ts';
 import { Intake, type IntakeOptions, type IntakeStream, type ModelLane } from '../../src/schedule/intake.ts';
+import { Latest } from '../../src/schedule/latest.ts';
 import { RESULT, ROW, ROW_COLUMNS, slabLayout, type TensorSpec } from '../../src/schedule/slab.ts';
 
 export type Fields = readonly (string | Buffer)[];
@@ -58,6 +61,7 @@ export interface LaneOptions {
   readonly arenaBytes?: number;
   readonly deadlineMs?: number;
   readonly record?: boolean;
+  readonly latestOnly?: boolean;
 }
 
 let slabs = 0;
@@ -78,6 +82,7 @@ export function addModelLane(batcher: Batcher<Batch>, options: LaneOptions): Mod
     featuresBytes: sized ? inputs.reduce((sum, { rowBytes }) => sum + rowBytes, 0) : 0,
     deadlineMs: options.deadlineMs ?? 0,
     record: options.record ?? false,
+    latest: options.latestOnly ? new Latest() : null,
   });
 }
 
@@ -89,7 +94,7 @@ export function addRejectLane(batcher: Batcher<Batch>, rowsMax = 4, batches = 2)
   return batcher.addLane('', made, false);
 }
 
-export const INTAKE_LIMITS: Omit<IntakeOptions, 'batcher' | 'lanes' | 'rejects'> = {
+export const INTAKE_LIMITS: Omit<IntakeOptions, 'batcher' | 'lanes' | 'rejects' | 'admission'> = {
   payloadBytesMax: 1000,
   keyBytesMax: 128,
   eventIdBytesMax: 64,
@@ -127,8 +132,10 @@ export function fillBatch(batch: Batch, rows: readonly RowSpec[], dispatchedMs =
     batch.origin[row] = id === '' ? ORIGIN_DIRECT : stream;
     batch.arrivedMs[row] = id === '' ? dispatchedMs : Number.parseInt(id, 10);
     const part = Buffer.from(output as string);
-    if (batch.layout === null) batch.details[row] = part.toString();
-    else {
+    if (batch.layout === null) {
+      batch.details[row] = part.toString();
+      batch.results[row] = RESULT[result === 'ok' ? 'invalid' : result];
+    } else {
       batch.table[row * ROW_COLUMNS + ROW.result] = RESULT[result];
       batch.table[row * ROW_COLUMNS + ROW.outOffset] = bytes;
       batch.table[row * ROW_COLUMNS + ROW.outLength] = part.length;
@@ -143,10 +150,25 @@ export function fillBatch(batch: Batch, rows: readonly RowSpec[], dispatchedMs =
 
 export interface Bench {
   readonly batcher: Batcher<Batch>;
+  readonly admission: Admission<Batch>;
   readonly intake: Intake;
   readonly lanes: readonly ModelLane[];
   readonly rejects: Lane<Batch>;
   readonly dispatched: { readonly lane: Lane<Batch>; readonly batch: Batch }[];
+}
+
+/** The open batch of the lane, over all its queues. */
+export function openOf({ queues }: Lane<Batch>): Batch | null {
+  return queues.find(({ open }) => open !== null)?.open ?? null;
+}
+
+export function readyOf({ queues }: Lane<Batch>): Batch[] {
+  return queues.flatMap(({ ready }) => ready);
+}
+
+/** Of one worker, which has measured nothing. */
+export function admissionOf(batcher: Batcher<Batch>): Admission<Batch> {
+  return new Admission<Batch>({ batcher, workers: () => 1 });
 }
 
 /** An intake with lanes of its own, whose dispatched batches are only collected. */
@@ -155,6 +177,7 @@ export function intakeBench(lanes: readonly LaneOptions[], limits: Partial<Intak
   const batcher = new Batcher<Batch>(100, (lane, batch) => dispatched.push({ lane, batch }));
   const models = lanes.map((options) => addModelLane(batcher, options));
   const rejects = addRejectLane(batcher);
-  const intake = new Intake({ ...INTAKE_LIMITS, batcher, lanes: models, rejects, ...limits });
-  return { batcher, intake, lanes: models, rejects, dispatched };
+  const admission = admissionOf(batcher);
+  const intake = new Intake({ ...INTAKE_LIMITS, batcher, admission, lanes: models, rejects, ...limits });
+  return { batcher, admission, intake, lanes: models, rejects, dispatched };
 }

@@ -23,6 +23,7 @@ export function fixture(name: string, changes: Partial<ModelSpec> = {}): ModelSp
     rowsMax: 8,
     deadlineMs: null,
     record: false,
+    latestOnly: false,
     description: '',
     inputs: [],
     outputs: [],

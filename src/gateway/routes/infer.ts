@@ -287,6 +287,7 @@ const FAILURES: Readonly<Record<string, readonly [status: number, code: string, 
   failed: [500, 'internal', 'the model failed on this event'],
   overloaded: [429, 'overloaded', 'more events are waiting than can be answered in time'],
   expired: [504, 'deadline_exceeded', 'the deadline passed before the answer'],
+  superseded: [409, 'superseded', 'a newer event of the same key took its place'],
   unknown_model: [404, 'unknown_model', 'no such model is served here'],
   unavailable: [503, 'model_unavailable', 'the model is not available now'],
 };
