@@ -9,6 +9,7 @@ import { type Batcher, type Lane, type Queue, type Schedulable, WEIGHTS } from '
 import { Limiter } from './limiter.ts';
 import { RESULT } from './slab.ts';
 import { BatchTimes, type BucketTimes } from './timing.ts';
+import { TIME } from './values.ts';
 
 /** Nothing was heard of the model for so long: what is known of it may no longer hold, so it is tried. */
 const STALE_MS = 250;
@@ -64,8 +65,10 @@ export class Admission<B extends Schedulable> {
     return Math.floor(this.#of(lane).limiter.rows);
   }
 
-  /** RESULT.ok; or expired, or overloaded: it would come too late. */
-  admit(queue: Queue<B>, deadlineMs: number, nowMs: number): number {
+  /** RESULT.ok; or expired, or overloaded: it would come too late. `times`: cells as in values.ts. */
+  admit(queue: Queue<B>, times: Float64Array): number {
+    const deadlineMs = times[TIME.deadlineMs] as number;
+    const nowMs = times[TIME.nowMs] as number;
     if (deadlineMs === Number.POSITIVE_INFINITY) return RESULT.ok;
     if (deadlineMs <= nowMs) return RESULT.expired;
     return deadlineMs < this.readyMs(queue, nowMs) ? RESULT.overloaded : RESULT.ok;

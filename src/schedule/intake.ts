@@ -17,7 +17,7 @@ import { takeEntries } from './many.ts';
 import { placeData, placeDirectNames, placeFeatures, placeNames } from './place.ts';
 import { ENCODING, RESULT, ROW, ROW_COLUMNS, type TensorSpec } from './slab.ts';
 import { Suspects } from './suspects.ts';
-import { equalBytes, idMs } from './values.ts';
+import { equalBytes, idMs, TIME } from './values.ts';
 
 /** Of a request that waits on a socket, and names none. */
 const PRIORITY_DIRECT = 0;
@@ -56,15 +56,6 @@ export interface Settled {
   readonly deliveries: number;
 }
 
-/** Unix milliseconds, but for `origin`. */
-interface RowTimes {
-  readonly origin: number;
-  readonly arrivedMs: number;
-  readonly deadlineMs: number;
-  /** By when it should be run, also where nothing is lost later. */
-  readonly urgentMs: number;
-}
-
 export interface IntakeOptions {
   readonly batcher: Batcher<Batch>;
   readonly lanes: readonly ModelLane[];
@@ -88,8 +79,8 @@ export class Intake {
   /** Rows taken and not settled yet. */
   rowsInFlight = 0;
   readonly alone: Suspects;
-  /** Unix milliseconds: when what is being taken in now was received. */
-  #receivedMs = 0;
+  /** Of what is being taken in now. */
+  readonly #times = new Float64Array(4);
   /** By stream. */
   readonly #doors: (StreamDoor | undefined)[] = [];
   readonly #fill = new Float64Array(FILL_CELLS);
@@ -102,7 +93,8 @@ export class Intake {
 
   /** Bytes came in; the entries that are taken next lay in them. One clock reading serves them all. */
   received(nowMs: number): void {
-    this.#receivedMs = nowMs;
+    this.#times[TIME.nowMs] = nowMs;
+    for (const door of this.#doors) door?.received(nowMs);
   }
 
   /** Rows that may be read from this stream now. */
@@ -111,7 +103,7 @@ export class Intake {
     const refusals = batcher.freeRows(batcher.queue(rejects, stream.index, 0));
     const door = this.#door(stream);
     // Reading goes on: what there is no room for is refused.
-    if (door.codel.check(this.#receivedMs)) return refusals;
+    if (door.codel.check(this.#times[TIME.nowMs] as number)) return refusals;
     let rows = refusals;
     for (const lane of stream.lane === null ? lanes : [stream.lane]) {
       const queue = batcher.queue(lane, stream.index, door.priority);
@@ -165,7 +157,9 @@ export class Intake {
       return taken;
     }
     const last = batch.rows - 1;
-    door.waited(batch.arrivedMs[last] as number, batch.deadlinesMs[last] as number, this.#receivedMs);
+    this.#times[TIME.arrivedMs] = batch.arrivedMs[last] as number;
+    this.#times[TIME.deadlineMs] = batch.deadlinesMs[last] as number;
+    door.waited(this.#times);
     this.rowsInFlight += taken.entries;
     admission.taken(lane, taken.entries);
     batcher.added(queue);
@@ -178,10 +172,10 @@ export class Intake {
     fill[FILL.origin] = stream.index;
     fill[FILL.mark] = mark;
     fill[FILL.encoding] = stream.json ? ENCODING.json : ENCODING.msgpack;
-    fill[FILL.receivedMs] = this.#receivedMs;
+    fill[FILL.receivedMs] = this.#times[TIME.nowMs] as number;
     fill[FILL.deadlineMsStated] = statedMs;
     fill[FILL.deadlineMsDefault] = this.#options.deadlineMsDefault;
-    fill[FILL.deadlineMsLeast] = this.#options.admission.readyMs(queue, this.#receivedMs);
+    fill[FILL.deadlineMsLeast] = this.#options.admission.readyMs(queue, this.#times[TIME.nowMs] as number);
     fill[FILL.modelNeeded] = lane === stream.lane ? 0 : 1;
     fill[FILL.priority] = queue.priority;
     fill[FILL.priorityDefault] = PRIORITY_DEFAULT;
@@ -206,12 +200,10 @@ export class Intake {
     door.lane = lane;
     door.priority = priorityOf(buffer, fields);
     const queue = this.#options.batcher.queue(lane, stream.index, door.priority);
-    const arrivedMs = idMs(buffer, entry.idStart, entry.idEnd) + (stream.skewMs?.() ?? 0);
-    const statedMs = numberOf(buffer, fields, FIELD.deadlineMs) || stream.deadlineMs || lane.deadlineMs;
-    const deadlineMs = statedMs > 0 ? arrivedMs + statedMs : Number.POSITIVE_INFINITY;
+    this.#setTimes(stream, lane, buffer, entry);
     if (!isSuspect) {
-      door.waited(arrivedMs, deadlineMs, this.#receivedMs);
-      const verdict = door.verdict(queue, buffer, entry, deadlineMs, this.#receivedMs);
+      door.waited(this.#times);
+      const verdict = door.verdict(queue, buffer, entry, this.#times);
       if (verdict !== RESULT.ok) return this.#refuse(stream, lane, buffer, entry, verdict);
     }
     const dataStart = fields[2 * FIELD.data] as number;
@@ -229,13 +221,7 @@ export class Intake {
     placeNames(batch, row, buffer, entry);
     if (isSuspect) this.alone.taken(deliveries);
     else lane.latest?.taken(batch, row);
-    const urgentMs = arrivedMs + (statedMs || this.#options.deadlineMsDefault);
-    this.#added(lane, isSuspect ? null : queue, batch, {
-      origin: stream.index,
-      arrivedMs,
-      deadlineMs,
-      urgentMs,
-    });
+    this.#added(lane, isSuspect ? null : queue, batch, stream.index);
     return true;
   }
 
@@ -270,14 +256,16 @@ export class Intake {
     placeNames(batch, row, buffer, entry);
     batch.results[row] = verdict;
     batch.models[row] = lane.label;
-    this.#door(stream).codel.refused(this.#receivedMs);
+    this.#door(stream).codel.refused(this.#times[TIME.nowMs] as number);
     this.#rejected(queue, batch, stream.index, idMs(buffer, entry.idStart, entry.idEnd));
     return true;
   }
 
   #rejected(queue: Queue<Batch>, batch: Batch, origin: number, arrivedMs: number): void {
-    const deadlineMs = Number.POSITIVE_INFINITY;
-    this.#added(queue.lane, queue, batch, { origin, arrivedMs, deadlineMs, urgentMs: 0 });
+    this.#times[TIME.arrivedMs] = arrivedMs;
+    this.#times[TIME.deadlineMs] = Number.POSITIVE_INFINITY;
+    this.#times[TIME.urgentMs] = 0;
+    this.#added(queue.lane, queue, batch, origin);
   }
 
   /**
@@ -285,7 +273,7 @@ export class Intake {
    * copied.
    */
   takeDirect(lane: ModelLane, event: DirectEvent, nowMs: number, answer: AnswerCallback): number {
-    this.#receivedMs = nowMs;
+    this.#times[TIME.nowMs] = nowMs;
     const { raw = false, data } = event;
     if (raw && data.length !== lane.featuresBytes) {
       throw new RangeError(`a row of ${lane.label} has ${lane.featuresBytes} bytes, got ${data.length}`);
@@ -293,9 +281,11 @@ export class Intake {
     const { batcher, admission, deadlineMsDefault } = this.#options;
     const queue = batcher.queue(lane, ORIGIN_DIRECT, event.priority ?? PRIORITY_DIRECT);
     const statedMs = event.deadlineMs || lane.deadlineMs;
-    const deadlineMs = statedMs > 0 ? nowMs + statedMs : Number.POSITIVE_INFINITY;
-    const verdict =
-      admission.roomOf(lane) === 0 ? RESULT.overloaded : admission.admit(queue, deadlineMs, nowMs);
+    const times = this.#times;
+    times[TIME.arrivedMs] = nowMs;
+    times[TIME.deadlineMs] = statedMs > 0 ? nowMs + statedMs : Number.POSITIVE_INFINITY;
+    times[TIME.urgentMs] = nowMs + (statedMs || deadlineMsDefault);
+    const verdict = admission.roomOf(lane) === 0 ? RESULT.overloaded : admission.admit(queue, times);
     if (verdict !== RESULT.ok) return verdict;
     const batch = this.#room(queue, raw ? 0 : data.length);
     if (batch === null) return RESULT.overloaded;
@@ -307,8 +297,7 @@ export class Intake {
     batch.answers[row] = answer;
     batch.callers[row] = event.caller ?? null;
     lane.latest?.taken(batch, row);
-    const urgentMs = nowMs + (statedMs || deadlineMsDefault);
-    this.#added(lane, queue, batch, { origin: ORIGIN_DIRECT, arrivedMs: nowMs, deadlineMs, urgentMs });
+    this.#added(lane, queue, batch, ORIGIN_DIRECT);
     return RESULT.ok;
   }
 
@@ -336,17 +325,32 @@ export class Intake {
   }
 
   /** `queue`: null for a row that runs alone. */
-  #added(lane: Lane<Batch>, queue: Queue<Batch> | null, batch: Batch, times: RowTimes): void {
+  #added(lane: Lane<Batch>, queue: Queue<Batch> | null, batch: Batch, origin: number): void {
     const { rows } = batch;
-    batch.origin[rows] = times.origin;
-    batch.arrivedMs[rows] = times.arrivedMs;
-    batch.readMs[rows] = this.#receivedMs;
-    batch.deadlinesMs[rows] = times.deadlineMs;
-    if (times.urgentMs < batch.deadlineMs) batch.deadlineMs = times.urgentMs;
+    const times = this.#times;
+    batch.origin[rows] = origin;
+    batch.arrivedMs[rows] = times[TIME.arrivedMs] as number;
+    batch.deadlinesMs[rows] = times[TIME.deadlineMs] as number;
+    batch.readMs[rows] = times[TIME.nowMs] as number;
+    if ((times[TIME.urgentMs] as number) < batch.deadlineMs)
+      batch.deadlineMs = times[TIME.urgentMs] as number;
     batch.rows += 1;
     this.rowsInFlight += 1;
     if (lane.needsWorker) this.#options.admission.taken(lane, 1);
     if (queue !== null) this.#options.batcher.added(queue);
+  }
+
+  #setTimes(
+    stream: IntakeStream,
+    lane: ModelLane,
+    buffer: Buffer,
+    { idStart, idEnd, fields }: EntryColumns,
+  ): void {
+    const arrivedMs = idMs(buffer, idStart, idEnd) + (stream.skewMs?.() ?? 0);
+    const statedMs = numberOf(buffer, fields, FIELD.deadlineMs) || stream.deadlineMs || lane.deadlineMs;
+    this.#times[TIME.arrivedMs] = arrivedMs;
+    this.#times[TIME.deadlineMs] = statedMs > 0 ? arrivedMs + statedMs : Number.POSITIVE_INFINITY;
+    this.#times[TIME.urgentMs] = arrivedMs + (statedMs || this.#options.deadlineMsDefault);
   }
 
   #door({ index }: IntakeStream): StreamDoor {

@@ -41,6 +41,7 @@ export class BatchRunner {
   /** Rows of one origin, when a batch mixes several. */
   #arrivedMs = new Float64Array(0);
   #readMs = new Float64Array(0);
+  readonly #counts: Counts = { ...NO_COUNTS };
 
   constructor(options: RunnerOptions) {
     this.#options = options;
@@ -217,9 +218,14 @@ export class BatchRunner {
       const duplicateInvalid = own ? Math.min(batch.duplicatesDead, invalid) : 0;
       const duplicateFailed = own ? Math.min(batch.duplicatesDead - duplicateInvalid, failed) : 0;
       channels.settle.publish({
-        ...counts,
         model,
         stream: origin === ORIGIN_DIRECT ? 'direct' : (streamNames[origin] as string),
+        rows,
+        degraded: counts.degraded,
+        expired: counts.expired,
+        overloaded: counts.overloaded,
+        superseded: counts.superseded,
+        cancelled: counts.cancelled,
         ok: ok - duplicateOk,
         invalid: invalid - duplicateInvalid,
         failed: failed - duplicateFailed,
@@ -234,17 +240,10 @@ export class BatchRunner {
   }
 
   #count(batch: Batch, origin: number): Counts {
-    const counts = {
-      rows: 0,
-      ok: 0,
-      degraded: 0,
-      invalid: 0,
-      failed: 0,
-      expired: 0,
-      overloaded: 0,
-      superseded: 0,
-      cancelled: 0,
-    };
+    const counts = this.#counts;
+    counts.rows = 0;
+    counts.degraded = 0;
+    for (const status of STATUS) counts[status] = 0;
     for (let row = 0; row < batch.rows; row += 1) {
       if (batch.origin[row] !== origin) continue;
       this.#arrivedMs[counts.rows] = batch.arrivedMs[row] as number;
@@ -258,6 +257,18 @@ export class BatchRunner {
 }
 
 type Counts = Record<'rows' | 'degraded' | (typeof STATUS)[number], number>;
+
+const NO_COUNTS: Counts = {
+  rows: 0,
+  ok: 0,
+  degraded: 0,
+  invalid: 0,
+  failed: 0,
+  expired: 0,
+  overloaded: 0,
+  superseded: 0,
+  cancelled: 0,
+};
 
 function isModelLane(lane: Lane<Batch>): lane is ModelLane {
   return lane.needsWorker;

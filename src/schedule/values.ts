@@ -2,6 +2,20 @@
 
 const DASH = 0x2d;
 
+/**
+ * Cells with an entry's times, Unix milliseconds: numbers that are passed on become objects where a function
+ * is not inlined, and there are many entries.
+ */
+export const TIME = {
+  arrivedMs: 0,
+  /** Infinity: none. */
+  deadlineMs: 1,
+  /** By when it should be run, lost later or not. */
+  urgentMs: 2,
+  /** When it was received. */
+  nowMs: 3,
+} as const;
+
 export function equalBytes(buffer: Uint8Array, start: number, end: number, other: Uint8Array): boolean {
   if (end - start !== other.length) return false;
   for (let i = 0; i < other.length; i += 1) if (buffer[start + i] !== other[i]) return false;
