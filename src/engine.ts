@@ -17,7 +17,7 @@ import { createBackend } from './engine/backend.ts';
 import { buildLanes } from './engine/lanes.ts';
 import { poolOptions, ServedModels } from './engine/models.ts';
 import { stateOf } from './engine/state.ts';
-import { intakeStream, partitionStreams, type StreamPartition } from './engine/streams.ts';
+import { intakeStream, partitionStreams, type StreamPartition, targetsOf } from './engine/streams.ts';
 import { messageOf, SubitoError } from './errors.ts';
 import type { Backend } from './gateway/backend.ts';
 import { type Gateway, startGateway } from './gateway/server.ts';
@@ -244,6 +244,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
   // observe
   const backlogs = new Map<string, StreamBacklog>();
   const models = new ServedModels(specs, pool);
+  const targets = targetsOf(config, partitions, lanes.models);
   const sources: Sources = {
     state: () => stateOf(state, committer, readers, models),
     backlog: () => [...backlogs.values()],
@@ -253,6 +254,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     models: () => models.list(),
     sessions: () => models.sessions(),
     fallbacks: () => models.fallbacks(),
+    targets: () => targets,
   };
   const totals = parts.add(new Totals(), (t) => t.stop());
   const metrics = createMetrics({ totals, sources, now: nowMs });

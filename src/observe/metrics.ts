@@ -1,13 +1,13 @@
 /**
  * The Prometheus page. Nothing here runs between scrapes: each family renders its values from the totals when
- * asked. The registry is prom-client's, for its default process metrics (event loop lag, heap, garbage
- * collection).
+ * asked. prom-client adds its default process metrics (event loop lag, heap, garbage collection).
  */
-import { collectDefaultMetrics, type Metric, Registry } from 'prom-client';
-import { STAGES } from './figures.ts';
+import { collectDefaultMetrics, Registry } from 'prom-client';
+import { type Family, type Labels, labelsText, renderFamily, type Value } from './exposition.ts';
+import { OUTCOMES, STAGES } from './figures.ts';
 import { cumulativeAt, type LatencyHistogram } from './histogram.ts';
-import type { Sources } from './sources.ts';
-import { STATUSES, type Totals } from './totals.ts';
+import type { BreakerState, Sources } from './sources.ts';
+import type { Outcomes, Totals } from './totals.ts';
 
 /** Seconds; each is an exact edge of the latency buckets. 10 ms is the engine's target. */
 const LATENCY_LE = [
@@ -18,11 +18,7 @@ const LATENCY_LE_MS = LATENCY_LE.map((seconds) => seconds * 1000);
 /** A busy ratio over less than this is noise; a scrape that follows sooner gets the last one again. */
 const BUSY_WINDOW_MS_MIN = 1000;
 
-interface Value {
-  readonly value: number;
-  readonly labels: Readonly<Record<string, string | number>>;
-  readonly metricName?: string;
-}
+const BREAKER_STATES: readonly BreakerState['state'][] = ['closed', 'open', 'half_open'];
 
 export interface MetricsOptions {
   readonly totals: Totals;
@@ -38,18 +34,20 @@ export interface Metrics {
   render(): Promise<string>;
 }
 
-function latencyValues(name: string, histogram: LatencyHistogram, labels: Value['labels']): Value[] {
-  const below = cumulativeAt(histogram.counts, LATENCY_LE_MS);
-  return [
-    ...LATENCY_LE.map((le, at) => ({
-      metricName: `${name}_bucket`,
-      labels: { le, ...labels },
-      value: below[at]!,
-    })),
-    { metricName: `${name}_bucket`, labels: { le: '+Inf', ...labels }, value: histogram.count },
-    { metricName: `${name}_sum`, labels, value: histogram.sumMs / 1000 },
-    { metricName: `${name}_count`, labels, value: histogram.count },
-  ];
+/** The values of a histogram with these labels; a function, so that their texts are made once. */
+function latencyFamily(labels: Labels): (name: string, histogram: LatencyHistogram) => Value[] {
+  const own = labelsText(labels);
+  const buckets = [...LATENCY_LE, '+Inf'].map((le) => labelsText({ le, ...labels }));
+  return (name, histogram) => {
+    const below = cumulativeAt(histogram.counts, LATENCY_LE_MS);
+    const metricName = `${name}_bucket`;
+    const values: Value[] = buckets.map((bucket, at) => {
+      return { metricName, labels: bucket, value: below[at] ?? histogram.count };
+    });
+    values.push({ metricName: `${name}_sum`, labels: own, value: histogram.sumMs / 1000 });
+    values.push({ metricName: `${name}_count`, labels: own, value: histogram.count });
+    return values;
+  };
 }
 
 function batchValues(name: string, totals: Totals): Value[] {
@@ -65,37 +63,33 @@ function batchValues(name: string, totals: Totals): Value[] {
   return values;
 }
 
-type Add = (
-  type: 'counter' | 'gauge' | 'histogram',
-  name: string,
-  help: string,
-  values: (name: string) => Value[],
-) => void;
+type Add = (type: Family['type'], name: string, help: string, values: Family['values']) => void;
 
 /** What happened, from the totals. */
 function addEvents(add: Add, totals: Totals): void {
+  const texts = new WeakMap<Outcomes, readonly string[]>();
+  const textsOf = (outcomes: Outcomes): readonly string[] => {
+    const { stream, model } = outcomes;
+    const made = texts.get(outcomes) ?? OUTCOMES.map((status) => labelsText({ stream, model, status }));
+    texts.set(outcomes, made);
+    return made;
+  };
   add('counter', 'subito_events_total', 'Events settled, by outcome.', () =>
-    [...totals.outcomes()].flatMap((outcomes) =>
-      STATUSES.map((status) => ({
-        labels: { stream: outcomes.stream, model: outcomes.model, status },
-        value: outcomes[status],
-      })),
-    ),
-  );
-  add('counter', 'subito_duplicates_total', 'Rows that somebody else had settled before.', () =>
-    [...totals.outcomes()].map(({ stream, model, duplicate }) => ({
-      labels: { stream, model },
-      value: duplicate,
-    })),
+    [...totals.outcomes()].flatMap((outcomes) => {
+      const labels = textsOf(outcomes);
+      return OUTCOMES.map((status, at) => ({ labels: labels[at] as string, value: outcomes[status] }));
+    }),
   );
   add('counter', 'subito_read_events_total', 'Events read from the input streams.', () =>
     [...totals.read].map(([stream, value]) => ({ labels: { stream }, value })),
   );
+  const whole = latencyFamily({});
   add('histogram', 'subito_event_seconds', 'Entry id or arrival of an event to its settlement.', (name) =>
-    latencyValues(name, totals.total, {}),
+    whole(name, totals.total),
   );
+  const stages = STAGES.map((stage) => ({ stage, values: latencyFamily({ stage }) }));
   add('histogram', 'subito_stage_seconds', 'Time of an event in each stage; push: of a prediction.', (name) =>
-    STAGES.flatMap((stage) => latencyValues(name, totals.stages[stage], { stage })),
+    stages.flatMap(({ stage, values }) => values(name, totals.stages[stage])),
   );
   add('histogram', 'subito_batch_rows', 'Rows of a batch that a worker ran.', (name) =>
     batchValues(name, totals),
@@ -155,6 +149,37 @@ function addStates(add: Add, { sources, now }: MetricsOptions, busyRatio: () => 
       .map(({ name, version, provider }) => ({ labels: { model: name, version, provider }, value: 1 })),
   );
   addModels(add, sources);
+  addLimits(add, sources);
+}
+
+/** What it is held to, and what holds it back; families of which there is no source are left out. */
+function addLimits(add: Add, sources: Sources): void {
+  const { breakers, limits, targets } = sources;
+  add('gauge', 'subito_ready', '1 while the engine takes events, 0 while it cannot.', () => [
+    { labels: {}, value: sources.state().state === 'running' ? 1 : 0 },
+  ]);
+  if (breakers !== undefined) {
+    add('gauge', 'subito_breaker_state', 'Circuit breakers: 1 for the state that each is in.', () =>
+      breakers().flatMap(({ model, provider, state: current }) =>
+        BREAKER_STATES.map((state) => ({
+          labels: { model, provider, state },
+          value: state === current ? 1 : 0,
+        })),
+      ),
+    );
+  }
+  if (limits !== undefined) {
+    add('gauge', 'subito_limit_rows', 'Rows that a model may have in flight now.', () =>
+      limits().map(({ model, rows }) => ({ labels: { model }, value: rows })),
+    );
+  }
+  if (targets === undefined) return;
+  add('gauge', 'subito_latency_target_seconds', 'What the 99th percentile should stay below.', () => [
+    { labels: {}, value: targets().latencyMs / 1000 },
+  ]);
+  add('gauge', 'subito_deadline_seconds', 'Deadline of events that name none.', () =>
+    targets().deadlines.map(({ stream, deadlineMs }) => ({ labels: { stream }, value: deadlineMs / 1000 })),
+  );
 }
 
 /** What the models run on, and what was measured of them. */
@@ -204,14 +229,18 @@ function busyMeter({ totals, sources, now }: MetricsOptions): () => number {
 }
 
 export function createMetrics(options: MetricsOptions): Metrics {
-  const registry = new Registry();
-  // A registry asks a metric for its name and its values, nothing else; so a family is an object with `get`.
-  const add: Add = (type, name, help, values) => {
-    const get = () => ({ name, help, type, aggregator: 'sum', values: values(name) });
-    registry.registerMetric({ name, get } as unknown as Metric);
-  };
+  const families: Family[] = [];
+  const add: Add = (type, name, help, values) => families.push({ type, name, help, values });
   addEvents(add, options.totals);
   addStates(add, options, busyMeter(options));
+  const registry = new Registry();
   if (options.process ?? true) collectDefaultMetrics({ register: registry });
-  return { contentType: registry.contentType, render: () => registry.metrics() };
+  return {
+    contentType: registry.contentType,
+    async render() {
+      let page = '';
+      for (const each of families) page += renderFamily(each);
+      return page + (await registry.metrics());
+    },
+  };
 }

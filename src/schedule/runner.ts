@@ -11,7 +11,7 @@
 import { nowMs } from '../clock.ts';
 import { messageOf } from '../errors.ts';
 import type { InferResult, InferTask } from '../infer/protocol.ts';
-import { channels, notice } from '../observe/channels.ts';
+import { channels, notice, type SettleReport } from '../observe/channels.ts';
 import { type Batch, ORIGIN_DIRECT, resultOf } from './batch.ts';
 import type { Batcher, Lane } from './batcher.ts';
 import type { Answer } from './direct.ts';
@@ -200,15 +200,20 @@ export class BatchRunner {
         stream: origin === ORIGIN_DIRECT ? 'direct' : (streamNames[origin] as string),
         rows: counts.rows,
         ok: counts.ok - duplicateOk,
+        degraded: 0,
         invalid: counts.invalid - duplicateInvalid,
         failed: counts.failed - duplicateFailed,
+        expired: 0,
+        overloaded: 0,
+        superseded: 0,
+        cancelled: 0,
         duplicate: duplicateOk + duplicateInvalid + duplicateFailed,
         arrivedMs: this.#arrivedMs,
         readMs: this.#readMs,
         dispatchedMs: batch.dispatchedMs,
         inferredMs: batch.inferredMs,
         settledMs,
-      });
+      } satisfies SettleReport);
     }
   }
 
