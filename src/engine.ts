@@ -35,6 +35,7 @@ import { createMetrics } from './observe/metrics.ts';
 import type { EngineState, Sources, StreamBacklog } from './observe/sources.ts';
 import { createStats } from './observe/stats.ts';
 import { Totals } from './observe/totals.ts';
+import { activeTracer, Tracing } from './observe/tracing.ts';
 import { Committer } from './publish/committer.ts';
 import { nativeWriteRows, writeRows } from './publish/rows.ts';
 import { PredictionTail } from './publish/tail.ts';
@@ -170,7 +171,8 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
 
   // schedule
   const batcher = new Batcher<Batch>(pool.threads, (lane, batch) => runner.run(lane, batch));
-  const lanes = buildLanes({ batcher, specs, pool, limits, native });
+  const tracer = activeTracer();
+  const lanes = buildLanes({ batcher, specs, pool, limits, native, tracing: tracer !== null });
   pool.onRowsMax = (slot, rowsMax) => lanes.limitRows(slot, rowsMax);
   const intake = new Intake({ ...limits, native, batcher, lanes: lanes.models, rejects: lanes.rejects });
   const runner: BatchRunner = new BatchRunner({
@@ -185,6 +187,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     },
   });
   for (const lane of [...lanes.models, lanes.rejects]) runner.addLane(lane);
+  const tracing = tracer === null ? null : new Tracing({ tracer, partitions, lanes: lanes.models });
 
   // publish
   const fences = partitions.map(() => new Fence());
@@ -196,7 +199,10 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
         endpoint: topology.where(p.name),
         fence: fences[p.index] as Fence,
       })),
-      onSettled: (batch) => runner.settled(batch),
+      onSettled: (batch) => {
+        tracing?.settled(batch);
+        runner.settled(batch);
+      },
       writeRows: native === null ? writeRows : nativeWriteRows(native),
     }),
     (c) => c.close(),
@@ -305,6 +311,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     },
     metrics: () => metrics.render(),
     stats: () => stats.snapshot(),
+    tracing: tracer !== null,
   });
   const opened = parts.add(await openGateway(config, backend, options), (g) => g.drain());
   gateway = opened;

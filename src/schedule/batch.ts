@@ -16,6 +16,8 @@ export interface BatchOptions {
   readonly rowsMax: number;
   /** Null: rows that never reach a worker (rejected events); the batch then has no shared memory. */
   readonly layout: SlabLayout | null;
+  /** Traceparents of rows are kept, for somebody makes spans of them. */
+  readonly tracing?: boolean;
   /** Index of the slab among all of this engine. */
   readonly slab: number;
   readonly keyBytesMax: number;
@@ -74,6 +76,10 @@ export class Batch {
   readonly failed: Uint8Array;
   /** RUNG of each row. */
   readonly rungs: Uint8Array;
+  /** Of the rows that are traced: the sampled traceparent; null altogether while nobody traces. */
+  readonly traces: (string | null)[] | null;
+  /** Rows that are traced. */
+  traced = 0;
 
   dispatchedMs = 0;
   inferredMs = 0;
@@ -113,6 +119,7 @@ export class Batch {
     this.details = layout === null ? new Array<string>(rowsMax).fill('') : [];
     this.failed = new Uint8Array(layout === null ? rowsMax : 0);
     this.rungs = new Uint8Array(rowsMax);
+    this.traces = options.tracing === true ? new Array<string | null>(rowsMax).fill(null) : null;
     this.commands = new CommandWriter(rowsMax * 512);
   }
 
@@ -136,6 +143,8 @@ export class Batch {
   /** Empty again, for the next rows. */
   reset(): void {
     this.rungs.fill(0, 0, this.rows);
+    if (this.traced > 0) this.traces?.fill(null, 0, this.rows);
+    this.traced = 0;
     this.rows = 0;
     this.#rowsMax = this.#rowsLimit;
     this.arenaInUsed = 0;
@@ -149,6 +158,13 @@ export class Batch {
     this.runUs = 0;
     this.outputs = this.arenaOut;
     this.unsettled = 0;
+  }
+
+  /** `trace` null: the row is not traced. Only for batches that keep them. */
+  keepTrace(row: number, trace: string | null): void {
+    if (this.traces === null || trace === null) return;
+    this.traces[row] = trace;
+    this.traced += 1;
   }
 
   key(row: number): string {

@@ -15,6 +15,8 @@ export interface DirectEvent {
   readonly json: boolean;
   /** 0: the model's, else the engine's default. */
   readonly deadlineMs: number;
+  /** The caller's traceparent; what is none is ignored, as the standard wants it. */
+  readonly trace?: string;
 }
 
 /** What became of it. */

@@ -12,6 +12,7 @@ import type { AnswerCallback, DirectEvent } from './direct.ts';
 import { FIELD, refusalOf } from './entry.ts';
 import { takeEntries } from './many.ts';
 import { ENCODING, FORM, ROW, ROW_COLUMNS, type TensorSpec } from './slab.ts';
+import { sampledTraceparent } from './traceparent.ts';
 import { equalBytes, idMs, wholeNumber } from './values.ts';
 
 /** Suspects in one slab: enough that a worker's turn costs less than what it does. */
@@ -170,7 +171,8 @@ export class Intake {
     const lane = this.#laneOf(stream, buffer, entry);
     if (this.#reason === '') this.#reason = refusalOf(lane as ModelLane, buffer, entry, this.#options);
     if (this.#reason !== '' || lane === null) {
-      return this.reject(stream, buffer.toString('latin1', entry.idStart, entry.idEnd), this.#reason);
+      const id = buffer.toString('latin1', entry.idStart, entry.idEnd);
+      return this.reject(stream, id, this.#reason, false, traceOf(buffer, entry));
     }
     const { fields } = entry;
     const dataStart = fields[2 * FIELD.data] as number;
@@ -195,6 +197,7 @@ export class Intake {
     const eventEnd = fields[2 * FIELD.event + 1] as number;
     batch.eventBytes[row] = eventEnd - eventStart;
     copyBytes(buffer, eventStart, eventEnd, batch.events, row * batch.eventIdBytesMax);
+    if (batch.traces !== null) batch.keepTrace(row, traceOf(buffer, entry));
     const asked = fields[2 * FIELD.deadlineMs] as number;
     const arrivedMs = idMs(buffer, entry.idStart, entry.idEnd);
     const deadlineMs =
@@ -212,9 +215,15 @@ export class Intake {
 
   /**
    * Takes an entry that cannot be served, with the reason: the event is invalid, or running it `failed`.
-   * False when there is no row for it now.
+   * False when there is no row for it now. `trace`: its sampled traceparent.
    */
-  reject(stream: IntakeStream, id: string, reason: string, failed = false): boolean {
+  reject(
+    stream: IntakeStream,
+    id: string,
+    reason: string,
+    failed = false,
+    trace: string | null = null,
+  ): boolean {
     const { batcher, rejects } = this.#options;
     const batch = batcher.open(rejects, false);
     if (batch === null) return false;
@@ -222,6 +231,7 @@ export class Intake {
     batch.idBytes[row] = batch.ids.write(id, row * ID_BYTES_MAX, 'latin1');
     batch.details[row] = reason;
     batch.failed[row] = failed ? 1 : 0;
+    batch.keepTrace(row, trace);
     this.#added(rejects, batch, stream.index, Number.parseInt(id, 10), 0);
     return true;
   }
@@ -250,6 +260,10 @@ export class Intake {
       'utf8',
     );
     batch.answers[row] = answer;
+    if (batch.traces !== null && event.trace) {
+      const bytes = Buffer.from(event.trace, 'latin1');
+      batch.keepTrace(row, sampledTraceparent(bytes, 0, bytes.length));
+    }
     const deadlineMs = event.deadlineMs || lane.deadlineMs || this.#options.deadlineMsDefault;
     this.#added(lane, batch, ORIGIN_DIRECT, nowMs, nowMs + deadlineMs);
     return true;
@@ -341,6 +355,10 @@ export class Intake {
 /** By the same rule lua/claim.lua hands it out by itself. */
 function isExclusive(deliveries: number): boolean {
   return deliveries > 2;
+}
+
+function traceOf(buffer: Buffer, { fields }: EntryColumns): string | null {
+  return sampledTraceparent(buffer, fields[2 * FIELD.trace] as number, fields[2 * FIELD.trace + 1] as number);
 }
 
 function placeData(batch: Batch, row: number, bytes: Uint8Array, start: number, length: number): void {
