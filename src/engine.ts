@@ -250,7 +250,6 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
   // observe
   const backlogs = new Map<string, StreamBacklog>();
   const models = new ServedModels(specs, pool);
-  const targets = targetsOf(config, partitions, lanes.models);
   const sources: Sources = {
     state: () => stateOf(state, committer, readers, models),
     backlog: () => [...backlogs.values()],
@@ -260,7 +259,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     models: () => models.list(),
     sessions: () => models.sessions(),
     fallbacks: () => models.fallbacks(),
-    targets: () => targets,
+    targets: () => targetsOf(config, partitions, lanes.models),
   };
   const totals = parts.add(new Totals(), (t) => t.stop());
   const metrics = createMetrics({ totals, sources, now: nowMs });
