@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Prints where promtool is, which tests the alert rules (deploy/prometheus); gets it where it is missing.
 #
-# On Debian and Ubuntu it comes in the package of Prometheus itself, which would start a server when installed. So
-# the package is downloaded and only promtool is taken out of it, into build/promtool/: nothing of the system
-# changes, and nobody has to be root. Elsewhere: Homebrew's package starts nothing.
+# On Debian and Ubuntu it comes in the package of Prometheus itself, which would start a server when it is
+# installed. So the package is downloaded, and only promtool is taken out of it, into build/promtool/: nothing
+# of the system changes, and nobody has to be root. Elsewhere: Homebrew's package starts nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -2,9 +2,9 @@
 # Sets up whatever this checkout is missing: its dependencies (with Node 22 among them) and redis-server.
 # Silent when nothing is missing. Asks nothing.
 #
-#   --tests   also a Chromium for the browser tests, libfaketime for those that set a server's clock, promtool
-#             for those of the alert rules, and a compiler for the native addon, which is otherwise built where
-#             there is one
+#   --tests   also a Chromium for the browser tests, libfaketime for those that set a server's clock,
+#             promtool for those of the alert rules, and a compiler for the native addon, which is otherwise
+#             built where there is one
 #   --cuda    also the CUDA libraries of ONNX Runtime (Linux x64, some hundred megabytes)
 set -euo pipefail
 cd "$(dirname "$0")/.."

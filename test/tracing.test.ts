@@ -157,7 +157,7 @@ describe.each(ways)('native: %s', (native) => {
   });
 });
 
-test('over HTTP the header is the parent; of several rows the first is traced; a bad header is ignored', async () => {
+test('over HTTP the header is the parent, of the first row; a bad header is ignored', async () => {
   register();
   running = await startTestEngine(models);
   const { url } = running.engine;
@@ -215,7 +215,7 @@ describe('by hand', () => {
     batch.inferredMs = 4995;
   }
 
-  test('each outcome by its name; no stage ends before it began; a batch that is reset keeps no trace', () => {
+  test('each outcome by its name; no stage ends before it began; a reset batch keeps no trace', () => {
     const batch = newBatch();
     fill(batch, [0, 0, 1, 2, 3, 4, 5, 6]);
     batch.rungs[1] = RUNG.last_known;

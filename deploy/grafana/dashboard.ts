@@ -47,8 +47,10 @@ const STREAM = 'stream=~"$stream"';
 const rate = (series: string) => `rate(${series}[$__rate_interval])`;
 const quantile = (q: number, by: string, histogram: string) =>
   `histogram_quantile(${q}, sum by (${by}) (${rate(`${histogram}_bucket`)}))`;
-const mean = (by: string, histogram: string, picked = '') =>
-  `sum by (${by}) (${rate(`${histogram}_sum${picked}`)}) / sum by (${by}) (${rate(`${histogram}_count${picked}`)})`;
+const mean = (by: string, histogram: string, picked = '') => {
+  const sum = (part: string) => `sum by (${by}) (${rate(`${histogram}_${part}${picked}`)})`;
+  return `${sum('sum')} / ${sum('count')}`;
+};
 const UNANSWERED = 'status=~"invalid|failed|expired|overloaded"';
 
 const rows: readonly Row[] = [

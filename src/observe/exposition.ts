@@ -25,7 +25,8 @@ export interface Family {
 export function renderFamily({ type, name, help, values }: Family): string {
   let text = `# HELP ${name} ${help}\n# TYPE ${name} ${type}\n`;
   for (const { metricName, labels, value } of values(name)) {
-    text += `${metricName ?? name}${typeof labels === 'string' ? labels : labelsText(labels)} ${numberText(value)}\n`;
+    const which = typeof labels === 'string' ? labels : labelsText(labels);
+    text += `${metricName ?? name}${which} ${numberText(value)}\n`;
   }
   return text;
 }
