@@ -219,9 +219,15 @@ describe('by hand', () => {
     const batch = newBatch();
     fill(batch, [0, 0, 1, 2, 3, 4, 5, 6]);
     batch.rungs[1] = RUNG.last_known;
+    batch.duplicatesDead = 2;
+    batch.deliveries = 3;
     tracingOf(batch, () => 5003).settled(batch);
     expect(statuses()).toEqual(['ok', 'degraded', ...Object.keys(RESULT).slice(1)]);
-    expect(named('subito.event')[1]?.attributes['subito.rung']).toBe('last_known');
+    expect(named('subito.event')[1]?.attributes).toMatchObject({
+      'subito.rung': 'last_known',
+      'subito.batch.duplicates': 2,
+      'subito.deliveries': 3,
+    });
     for (const span of named('subito.event')) {
       expect([ms(span.startTime), ms(span.endTime)]).toEqual([5000, 5003]);
       const [status, name] = [span.status.code, span.attributes['subito.status'] as string];

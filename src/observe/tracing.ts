@@ -154,6 +154,9 @@ export class Tracing {
     if (!isDirect) attributes['subito.entry_id'] = batch.id(row);
     if (status === 'degraded') attributes['subito.rung'] = RUNG_NAMES[rung] ?? '';
     if (batch.deliveries > 1) attributes['subito.deliveries'] = batch.deliveries;
+    // Which rows somebody else had settled before is not known.
+    const duplicates = batch.duplicatesOk + batch.duplicatesDead;
+    if (duplicates > 0) attributes['subito.batch.duplicates'] = duplicates;
     const kind = isDirect ? SpanKind.SERVER : SpanKind.CONSUMER;
     const startTime = timeOf(arrivedMs);
     const span = tracer.startSpan('subito.event', { kind, startTime, attributes, links }, context);
