@@ -32,7 +32,7 @@ async function metric(name: string): Promise<string[]> {
   return lines.map((line) => line.slice(name.length));
 }
 
-test('readiness, the target, and the deadline of each stream: its own, its model’s, or the default', async () => {
+test('readiness, the target, and deadlines: of a stream, of its model, or the default', async () => {
   expect(await metric('subito_ready')).toEqual([' 1']);
   expect(await metric('subito_latency_target_seconds')).toEqual([' 0.025']);
   expect(await metric('subito_deadline_seconds')).toEqual([

@@ -3,10 +3,10 @@
  * asked. prom-client adds its default process metrics (event loop lag, heap, garbage collection).
  */
 import { collectDefaultMetrics, Registry } from 'prom-client';
-import { type Family, type Labels, labelsText, renderFamily, type Value } from './exposition.ts';
+import { type Family, type Labels, lineEnd, lineStart, renderFamily, type Value } from './exposition.ts';
 import { OUTCOMES, STAGES } from './figures.ts';
 import { cumulativeAt, type LatencyHistogram } from './histogram.ts';
-import type { BreakerState, Sources } from './sources.ts';
+import type { BreakerState, ServedModel, Sources } from './sources.ts';
 import type { Outcomes, Totals } from './totals.ts';
 
 /** Seconds; each is an exact edge of the latency buckets. 10 ms is the engine's target. */
@@ -34,19 +34,45 @@ export interface Metrics {
   render(): Promise<string>;
 }
 
-/** The values of a histogram with these labels; a function, so that their texts are made once. */
-function latencyFamily(labels: Labels): (name: string, histogram: LatencyHistogram) => Value[] {
-  const own = labelsText(labels);
-  const buckets = [...LATENCY_LE, '+Inf'].map((le) => labelsText({ le, ...labels }));
-  return (name, histogram) => {
+/** The lines of a histogram with these labels; a function, so that what is always the same is made once. */
+function latencyLines(name: string, labels: Labels): (histogram: LatencyHistogram) => string {
+  const buckets = [...LATENCY_LE, '+Inf'].map((le) => lineStart(`${name}_bucket`, { le, ...labels }));
+  const [sum, count] = [lineStart(`${name}_sum`, labels), lineStart(`${name}_count`, labels)];
+  return (histogram) => {
     const below = cumulativeAt(histogram.counts, LATENCY_LE_MS);
-    const metricName = `${name}_bucket`;
-    const values: Value[] = buckets.map((bucket, at) => {
-      return { metricName, labels: bucket, value: below[at] ?? histogram.count };
-    });
-    values.push({ metricName: `${name}_sum`, labels: own, value: histogram.sumMs / 1000 });
-    values.push({ metricName: `${name}_count`, labels: own, value: histogram.count });
-    return values;
+    let text = '';
+    for (const [at, start] of buckets.entries()) text += start + lineEnd(below[at] ?? histogram.count);
+    return text + sum + lineEnd(histogram.sumMs / 1000) + count + lineEnd(histogram.count);
+  };
+}
+
+/** The same of the outcomes of a stream and model. */
+function outcomeLines(name: string): (outcomes: Outcomes) => string {
+  const known = new WeakMap<Outcomes, readonly string[]>();
+  return (outcomes) => {
+    const { stream, model } = outcomes;
+    const starts =
+      known.get(outcomes) ?? OUTCOMES.map((status) => lineStart(name, { stream, model, status }));
+    known.set(outcomes, starts);
+    let text = '';
+    for (const [at, status] of OUTCOMES.entries()) text += starts[at] + lineEnd(outcomes[status]);
+    return text;
+  };
+}
+
+/** What was measured of a model; it does not change. */
+function profileLines(name: string): (model: ServedModel) => string {
+  const known = new WeakMap<ServedModel['profile'], string>();
+  return ({ name: model, profileProvider: provider, profile }) => {
+    let text = known.get(profile) ?? '';
+    if (text !== '') return text;
+    for (const { rows, p50Ms, p99Ms } of profile) {
+      const labels = { model, provider, rows };
+      text += lineStart(name, { ...labels, quantile: 0.5 }) + lineEnd(p50Ms / 1000);
+      text += lineStart(name, { ...labels, quantile: 0.99 }) + lineEnd(p99Ms / 1000);
+    }
+    known.set(profile, text);
+    return text;
   };
 }
 
@@ -67,29 +93,23 @@ type Add = (type: Family['type'], name: string, help: string, values: Family['va
 
 /** What happened, from the totals. */
 function addEvents(add: Add, totals: Totals): void {
-  const texts = new WeakMap<Outcomes, readonly string[]>();
-  const textsOf = (outcomes: Outcomes): readonly string[] => {
-    const { stream, model } = outcomes;
-    const made = texts.get(outcomes) ?? OUTCOMES.map((status) => labelsText({ stream, model, status }));
-    texts.set(outcomes, made);
-    return made;
-  };
+  const linesOf = outcomeLines('subito_events_total');
   add('counter', 'subito_events_total', 'Events settled, by outcome.', () =>
-    [...totals.outcomes()].flatMap((outcomes) => {
-      const labels = textsOf(outcomes);
-      return OUTCOMES.map((status, at) => ({ labels: labels[at] as string, value: outcomes[status] }));
-    }),
+    Array.from(totals.outcomes(), linesOf),
   );
   add('counter', 'subito_read_events_total', 'Events read from the input streams.', () =>
     [...totals.read].map(([stream, value]) => ({ labels: { stream }, value })),
   );
-  const whole = latencyFamily({});
-  add('histogram', 'subito_event_seconds', 'Entry id or arrival of an event to its settlement.', (name) =>
-    whole(name, totals.total),
-  );
-  const stages = STAGES.map((stage) => ({ stage, values: latencyFamily({ stage }) }));
-  add('histogram', 'subito_stage_seconds', 'Time of an event in each stage; push: of a prediction.', (name) =>
-    stages.flatMap(({ stage, values }) => values(name, totals.stages[stage])),
+  const whole = latencyLines('subito_event_seconds', {});
+  add('histogram', 'subito_event_seconds', 'Entry id or arrival of an event to its settlement.', () => [
+    whole(totals.total),
+  ]);
+  const stages = STAGES.map((stage) => {
+    const lines = latencyLines('subito_stage_seconds', { stage });
+    return () => lines(totals.stages[stage]);
+  });
+  add('histogram', 'subito_stage_seconds', 'Time of an event in each stage; push: of a prediction.', () =>
+    stages.map((lines) => lines()),
   );
   add('histogram', 'subito_batch_rows', 'Rows of a batch that a worker ran.', (name) =>
     batchValues(name, totals),
@@ -187,16 +207,9 @@ function addModels(add: Add, sources: Sources): void {
   add('gauge', 'subito_model_batch_rows', 'Rows that a batch of the model has at most.', () =>
     sources.models().map(({ name, batchRows }) => ({ labels: { model: name }, value: batchRows })),
   );
+  const profileOf = profileLines('subito_model_run_seconds');
   add('gauge', 'subito_model_run_seconds', 'What a batch took when it was measured, by its rows.', () =>
-    sources.models().flatMap(({ name, profileProvider: provider, profile }) =>
-      profile.flatMap(({ rows, p50Ms, p99Ms }) => {
-        const labels = { model: name, provider, rows };
-        return [
-          { labels: { ...labels, quantile: 0.5 }, value: p50Ms / 1000 },
-          { labels: { ...labels, quantile: 0.99 }, value: p99Ms / 1000 },
-        ];
-      }),
-    ),
+    sources.models().map(profileOf),
   );
   add('gauge', 'subito_provider_sessions', 'Workers that run the model on this provider.', () =>
     sources.sessions().map(({ model, provider, count }) => ({ labels: { model, provider }, value: count })),
