@@ -2,8 +2,9 @@
 # Sets up whatever this checkout is missing: its dependencies (with Node 22 among them) and redis-server.
 # Silent when nothing is missing. Asks nothing.
 #
-#   --tests   also a Chromium for the browser tests, libfaketime for those that set a server's clock, and a
-#             compiler for the native addon, which is otherwise built where there is one
+#   --tests   also a Chromium for the browser tests, libfaketime for those that set a server's clock,
+#             promtool for those of the alert rules, and a compiler for the native addon, which is otherwise
+#             built where there is one
 #   --cuda    also the CUDA libraries of ONNX Runtime (Linux x64, some hundred megabytes)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -178,6 +179,11 @@ find_faketime() {
 if $want_tests && [ "$system" = Linux ] && ! find_faketime; then
   install_package libfaketime libfaketime "libfaketime is missing (tests set the clock of a redis-server)"
   find_faketime || fail "libfaketime was installed but is not found"
+fi
+
+if $want_tests && ! bash deploy/promtool.sh --find >/dev/null; then
+  say "promtool is missing (it tests the alert rules)"
+  quietly bash deploy/promtool.sh || fail "promtool could not be had; what was said stands above"
 fi
 
 # --- the native addon

@@ -17,7 +17,7 @@ import { createBackend } from './engine/backend.ts';
 import { buildLanes } from './engine/lanes.ts';
 import { poolOptions, ServedModels } from './engine/models.ts';
 import { stateOf } from './engine/state.ts';
-import { intakeStream, partitionStreams, type StreamPartition } from './engine/streams.ts';
+import { intakeStream, partitionStreams, type StreamPartition, targetsOf } from './engine/streams.ts';
 import { messageOf, SubitoError } from './errors.ts';
 import type { Backend } from './gateway/backend.ts';
 import { type Gateway, startGateway } from './gateway/server.ts';
@@ -35,6 +35,7 @@ import { createMetrics } from './observe/metrics.ts';
 import type { EngineState, Sources, StreamBacklog } from './observe/sources.ts';
 import { createStats } from './observe/stats.ts';
 import { Totals } from './observe/totals.ts';
+import { activeTracer, Tracing } from './observe/tracing.ts';
 import { Committer } from './publish/committer.ts';
 import { nativeWriteRows, writeRows } from './publish/rows.ts';
 import { PredictionTail } from './publish/tail.ts';
@@ -176,7 +177,9 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     (lane, rows) => admission.costMs(lane, rows),
   );
   const admission = new Admission<Batch>({ batcher, workers: () => pool.threads });
-  const lanes = buildLanes({ batcher, admission, specs, pool, limits, native });
+  const tracer = activeTracer();
+  const memory = { specs, pool, limits, native, tracing: tracer !== null };
+  const lanes = buildLanes({ batcher, admission, ...memory });
   pool.onRowsMax = (slot, rowsMax) => lanes.limitRows(slot, rowsMax);
   const { models: served, rejects } = lanes;
   const intake = new Intake({ ...limits, native, batcher, admission, lanes: served, rejects });
@@ -193,6 +196,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     },
   });
   for (const lane of [...lanes.models, lanes.rejects]) runner.addLane(lane);
+  const tracing = tracer === null ? null : new Tracing({ tracer, partitions, lanes: lanes.models });
 
   // publish
   const fences = partitions.map(() => new Fence());
@@ -204,7 +208,10 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
         endpoint: topology.where(p.name),
         fence: fences[p.index] as Fence,
       })),
-      onSettled: (batch) => runner.settled(batch),
+      onSettled: (batch) => {
+        tracing?.settled(batch);
+        runner.settled(batch);
+      },
       writeRows: native === null ? writeRows : nativeWriteRows(native),
     }),
     (c) => c.close(),
@@ -261,6 +268,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     models: () => models.list(),
     sessions: () => models.sessions(),
     fallbacks: () => models.fallbacks(),
+    targets: () => targetsOf(config, partitions, lanes.models),
   };
   const totals = parts.add(new Totals(), (t) => t.stop());
   const metrics = createMetrics({ totals, sources, now: nowMs });
@@ -311,6 +319,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     },
     metrics: () => metrics.render(),
     stats: () => stats.snapshot(),
+    tracing: tracer !== null,
   });
   const opened = parts.add(await openGateway(config, backend, options), (g) => g.drain());
   gateway = opened;

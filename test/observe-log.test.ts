@@ -1,6 +1,9 @@
 import { afterEach, expect, test } from 'vitest';
+import { connect } from '../src/client/client.ts';
 import { channels, type NoticeReport } from '../src/observe/channels.ts';
-import { type LogOptions, redact, startLog } from '../src/observe/log.ts';
+import { hashedKey, type LogOptions, redact, startLog } from '../src/observe/log.ts';
+import { until } from './support/core.ts';
+import { FIXTURE_MODELS, modelsDir, startTestEngine } from './support/engine.ts';
 
 /** A log on a clock that the test moves. */
 function simulate(text = false, colour = text, level: NonNullable<LogOptions['level']> = 'debug') {
@@ -93,6 +96,52 @@ test('nothing but text goes to what is no terminal; less than the level is not w
   expect(log.lines).toEqual(['00:00:00.000 warn  B two\n']);
 });
 
+test('a storm of several codes costs each of them seven lines a minute, and says what was left out', () => {
+  log = simulate();
+  const said = { A: 0, B: 0 };
+  for (let ms = 0; ms < 60_000; ms += 5) {
+    for (const code of ['A', 'B'] as const) {
+      say(code, `message ${said[code]}`);
+      said[code] += 1;
+    }
+    log.advance(5);
+  }
+  log.stop();
+  const lines = log.lines.map((line) => JSON.parse(line) as { code: string; repeats?: number });
+  for (const code of ['A', 'B'] as const) {
+    const own = lines.filter((line) => line.code === code);
+    expect(own).toHaveLength(7);
+    expect(own.reduce((sum, { repeats = 0 }) => sum + 1 + repeats, 0)).toBe(said[code]);
+  }
+});
+
+test('an engine in trouble logs no key', async () => {
+  const lines: string[] = [];
+  const key = 'listener-4711';
+  const stop = startLog({ write: (line) => lines.push(line), text: false, now: Date.now });
+  const running = await startTestEngine(modelsDir({ same: { from: `${FIXTURE_MODELS}same_float32` } }));
+  try {
+    const { client, engine } = running;
+    await client.set('predictions', 'no stream');
+    await client.xadd('events', '*', 'key', key, 'data', '{"x":[1,2,3]}');
+    await client.xadd('events', '*', 'key', key, 'data', `{"x":"${key}"}`);
+    await client.xadd('events', '*', 'key', key, 'model', key, 'data', '{}');
+    const body = JSON.stringify({ key, data: { x: 1, [key]: key } });
+    const options = { method: 'POST', headers: { 'content-type': 'application/json' }, body };
+    expect((await fetch(`${engine.url}/v2/models/same/infer`, options)).status).toBe(400);
+    const socket = connect(engine.url.replace('http', 'ws'), { onError: () => {} });
+    socket.subscribe(`key:${key}`, {}, () => {});
+    await expect(socket.infer({ key, data: { nothing: key } })).rejects.toThrow();
+    await until('trouble is logged', () => lines.some((line) => line.includes('COMMIT_REFUSED')));
+    socket.close();
+    await client.del('predictions');
+  } finally {
+    await running.stop();
+    stop();
+  }
+  for (const line of lines) expect(line).not.toContain(key);
+});
+
 test.each([
   ['redis://user:hunter2@host:6379 refused', 'redis://***@host:6379 refused'],
   ['rediss://:p%40ss@host', 'rediss://***@host'],
@@ -100,6 +149,12 @@ test.each([
   ['Authorization: Bearer abc.def', 'Authorization: Bearer ***'],
   ['bad token eyJhbGciOi.eyJzdWIi.c2ln', 'bad token ***'],
   ['http://host/path?x=1 is fine', 'http://host/path?x=1 is fine'],
+  ['api_key=abc123', 'api_key=***'],
+  ['no room for key:ada', `no room for key:${hashedKey('ada')}`],
+  ['{"key":"ada l.","data":1}', `{"key":${hashedKey('ada l.')},"data":1}`],
+  ["event of key = 'ada'; again", `event of key = ${hashedKey('ada')}; again`],
+  ['key: 129 bytes; at most 128 are taken', 'key: 129 bytes; at most 128 are taken'],
+  ['WRONGTYPE Operation against a key holding', 'WRONGTYPE Operation against a key holding'],
 ])('redact %s', (message, expected) => {
   expect(redact(message)).toBe(expected);
 });

@@ -1,6 +1,7 @@
 import * as hdr from 'hdr-histogram-js';
 import { afterEach, expect, test } from 'vitest';
 import { channels, type SettleReport } from '../src/observe/channels.ts';
+import { OUTCOMES } from '../src/observe/figures.ts';
 import {
   cumulativeAt,
   LATENCY_BUCKETS,
@@ -11,7 +12,7 @@ import {
 } from '../src/observe/histogram.ts';
 import { createMetrics } from '../src/observe/metrics.ts';
 import type { Sources } from '../src/observe/sources.ts';
-import { Totals } from '../src/observe/totals.ts';
+import { noOutcomes, Totals } from '../src/observe/totals.ts';
 
 const sources: Sources = {
   state: () => ({ state: 'running', reasons: [] }),
@@ -44,10 +45,9 @@ const sources: Sources = {
 const settled: SettleReport = {
   model: 'genre@4',
   stream: 'events',
+  ...noOutcomes(),
   ok: 2,
   invalid: 1,
-  failed: 0,
-  duplicate: 0,
   rows: 3,
   arrivedMs: Float64Array.of(1000, 1002, 1005, 0, 0),
   readMs: Float64Array.of(1005, 1005, 1005, 0, 0),
@@ -124,7 +124,7 @@ test('a settled batch becomes exact series', async () => {
   expect(value('subito_events_total{stream="events",model="genre@4",status="ok"}')).toBe(2);
   expect(value('subito_events_total{stream="events",model="genre@4",status="invalid"}')).toBe(1);
   expect(value('subito_events_total{stream="direct",model="genre@4",status="failed"}')).toBe(2);
-  expect(value('subito_duplicates_total{stream="direct",model="genre@4"}')).toBe(1);
+  expect(value('subito_events_total{stream="direct",model="genre@4",status="duplicate"}')).toBe(1);
   expect(value('subito_read_events_total{stream="events"}')).toBe(3);
   // Totals 8.5, 6.5 and 3.5 ms, twice: from the stream and direct.
   expect(value('subito_event_seconds_bucket{le="0.0025"}')).toBe(0);
@@ -147,6 +147,42 @@ test('a settled batch becomes exact series', async () => {
   expect(value('subito_push_total{result="sent"}')).toBe(2);
   expect(value('subito_push_total{result="held"}')).toBe(1);
   expect(value('subito_notices_total{level="warn",code="REDIS_UNREACHABLE"}')).toBe(1);
+});
+
+test('every outcome has its count', async () => {
+  totals = new Totals();
+  const metrics = createMetrics({ totals, sources, now: () => 0, process: false });
+  const counts = Object.fromEntries(OUTCOMES.map((outcome, at) => [outcome, at + 1]));
+  for (let i = 0; i < 2; i += 1) channels.settle.publish({ ...settled, ...counts });
+  const page = parse(await metrics.render());
+  for (const [at, outcome] of OUTCOMES.entries()) {
+    const series = `subito_events_total{stream="events",model="genre@4",status="${outcome}"}`;
+    expect(page.get(series), outcome).toBe(2 * (at + 1));
+  }
+  expect(totals.settled).toEqual(Object.fromEntries(OUTCOMES.map((outcome, at) => [outcome, 2 * (at + 1)])));
+});
+
+test('what it is held to; breakers and limits only where there are any', async () => {
+  totals = new Totals();
+  const render = async (more: Partial<Sources>) => {
+    const options = { totals: totals as Totals, now: () => 0, process: false };
+    return parse(await createMetrics({ ...options, sources: { ...sources, ...more } }).render());
+  };
+  const without = [...(await render({})).keys()];
+  expect(without.filter((name) => /breaker|limit|target|deadline/.test(name))).toEqual([]);
+  const page = await render({
+    state: () => ({ state: 'reconnecting', reasons: ['gone'] }),
+    breakers: () => [{ model: 'genre@4', provider: 'cuda', state: 'half_open' }],
+    limits: () => [{ model: 'a"b\\c\nd', rows: 99 }],
+    targets: () => ({ latencyMs: 10, deadlines: [{ stream: 'events', deadlineMs: 250 }] }),
+  });
+  expect(page.get('subito_ready')).toBe(0);
+  const state = (name: string) =>
+    page.get(`subito_breaker_state{model="genre@4",provider="cuda",state="${name}"}`);
+  expect(['closed', 'open', 'half_open'].map(state)).toEqual([0, 0, 1]);
+  expect(page.get('subito_limit_rows{model="a\\"b\\\\c\\nd"}')).toBe(99);
+  expect(page.get('subito_latency_target_seconds')).toBe(0.01);
+  expect(page.get('subito_deadline_seconds{stream="events"}')).toBe(0.25);
 });
 
 test('states: an unknown backlog is left out, not zero; busy is since the last scrape', async () => {

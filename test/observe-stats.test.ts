@@ -2,7 +2,7 @@ import { afterEach, expect, test } from 'vitest';
 import { channels } from '../src/observe/channels.ts';
 import type { Sources, StreamBacklog } from '../src/observe/sources.ts';
 import { createStats, type StatsFeed } from '../src/observe/stats.ts';
-import { Totals } from '../src/observe/totals.ts';
+import { noOutcomes, Totals } from '../src/observe/totals.ts';
 
 /** A clock that a test moves: the feed's ticks run when `advance` passes them. */
 function simulate(backlog: readonly StreamBacklog[] = []) {
@@ -56,10 +56,9 @@ function settle(nowMs: number, rows: number, ms: number, model = 'genre@1'): voi
   channels.settle.publish({
     model,
     stream: 'events',
+    ...noOutcomes(),
     ok: rows - 1,
     invalid: 1,
-    failed: 0,
-    duplicate: 0,
     rows,
     arrivedMs: new Float64Array(rows).fill(nowMs - ms),
     readMs: new Float64Array(rows).fill(nowMs - ms),
@@ -157,10 +156,9 @@ test('direct events count as received', () => {
   channels.settle.publish({
     model: 'genre@1',
     stream: 'direct',
+    ...noOutcomes(),
     ok: 4,
     invalid: 0,
-    failed: 0,
-    duplicate: 0,
     rows: 4,
     arrivedMs: new Float64Array(4).fill(1000),
     dispatchedMs: 1001,
@@ -169,6 +167,31 @@ test('direct events count as received', () => {
   });
   running.advance(1000);
   expect(running.feed.snapshot().series).toMatchObject({ in: [4], ok: [4] });
+});
+
+test('every outcome has its rate; what somebody else had settled has none', () => {
+  running = simulate();
+  const counts = { ok: 1, degraded: 2, invalid: 3, failed: 4, expired: 5 };
+  const more = { overloaded: 6, superseded: 7, cancelled: 8, duplicate: 9 };
+  const times = { arrivedMs: new Float64Array(45), readMs: new Float64Array(45) };
+  const at = { dispatchedMs: 1, inferredMs: 2, settledMs: 3 };
+  channels.settle.publish({
+    model: 'genre@1',
+    stream: 'events',
+    rows: 45,
+    ...counts,
+    ...more,
+    ...times,
+    ...at,
+  });
+  running.advance(1000);
+  const { series, totals } = running.feed.snapshot();
+  expect(totals).toMatchObject({ ...counts, ...more });
+  const { duplicate: _settledElsewhere, ...rates } = { ...counts, ...more };
+  for (const [outcome, value] of Object.entries(rates)) {
+    expect(series[outcome as keyof typeof rates], outcome).toEqual([value]);
+  }
+  expect(series).not.toHaveProperty('duplicate');
 });
 
 test('sections are asked at each snapshot', () => {

@@ -88,8 +88,11 @@ function showTiles({ series, latency, workers, connections, targetMs }) {
 
 /** @param {Stats} now */
 function showPlots({ series }) {
-  const rejected = series.invalid.map((value, at) => (value ?? 0) + (series.failed[at] ?? 0));
-  throughput.show([series.in, series.ok, series.pushed, rejected]);
+  const sum = (/** @type {readonly (readonly (number | null)[])[]} */ columns) =>
+    series.in.map((_, at) => columns.reduce((total, column) => total + (column[at] ?? 0), 0));
+  const { ok, degraded, invalid, failed, expired, overloaded, superseded, cancelled } = series;
+  const rejected = sum([invalid, failed, expired, overloaded, superseded, cancelled]);
+  throughput.show([series.in, sum([ok, degraded]), series.pushed, rejected]);
   const byStage = latencyChoice() === 'stage';
   latency.show(
     byStage
@@ -155,10 +158,19 @@ function showStreams({ streams, totals, notices }) {
   const none = make('tr', {}, make('td', { class: 'empty', colspan: '3' }, 'No input stream is configured.'));
   byId('streams').replaceChildren(...(rows.length > 0 ? rows : [none]));
   /** @type {[string, number][]} */
+  const rare = [
+    ['Degraded', totals.degraded],
+    ['Expired', totals.expired],
+    ['Overloaded', totals.overloaded],
+    ['Superseded', totals.superseded],
+    ['Cancelled', totals.cancelled],
+  ];
+  /** @type {[string, number][]} */
   const sums = [
     ['Predicted', totals.ok],
     ['Invalid', totals.invalid],
     ['Failed', totals.failed],
+    ...rare.filter(([, value]) => value > 0),
     ['Settled elsewhere', totals.duplicate],
     ['Pushes dropped', totals.dropped],
   ];

@@ -27,6 +27,7 @@ export interface BackendOptions {
   readonly problems: readonly ModelProblem[];
   readonly metrics: () => Promise<string>;
   readonly stats: () => unknown;
+  readonly tracing: boolean;
 }
 
 /** Rows are free again, and estimates new, within some milliseconds. */
@@ -87,6 +88,7 @@ export function createBackend(options: BackendOptions): Backend {
     problem: (name) => problemOf(options.problems, name),
     metrics: options.metrics,
     stats: options.stats,
+    tracing: options.tracing,
   };
 }
 

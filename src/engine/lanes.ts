@@ -40,16 +40,21 @@ export interface LanesOptions {
   readonly limits: Limits;
   /** Takes entries into the batches; null: TypeScript does. */
   readonly native?: Native | null;
+  /** Traceparents are kept, row by row. */
+  readonly tracing?: boolean;
 }
 
 export function buildLanes(options: LanesOptions): Lanes {
-  const { batcher, admission, specs, pool, limits, native = null } = options;
+  const { batcher, admission, specs, pool, limits, native = null, tracing = false } = options;
   const { loaded, plans, threads, running } = pool;
   const batchesOf = new Map<number, readonly Batch[]>();
   const models: ModelLane[] = [];
   const infos: ModelInfo[] = [];
   let slab = 0;
-  const { keyBytesMax, eventIdBytesMax, slabArenaBytes } = limits;
+  const { slabArenaBytes } = limits;
+  const kept = { keyBytesMax: limits.keyBytesMax, eventIdBytesMax: limits.eventIdBytesMax, tracing };
+  // The addon knows of no traces: it stops in front of whatever has one.
+  const nativeLimits = tracing ? { ...limits, traceBytesMax: 0 } : limits;
   for (const found of loaded) {
     const spec = specs.find(({ slot }) => slot === found.slot) as ModelSpec;
     const layout = slabLayout(found.inputs, found.outputs, spec.rowsMax, slabArenaBytes);
@@ -57,12 +62,12 @@ export function buildLanes(options: LanesOptions): Lanes {
     const { rowsMax } = plan ?? spec;
     const batches = Array.from(
       { length: threads + BATCHES_BESIDE_RUNNING },
-      () => new Batch({ rowsMax, layout, slab: slab++, keyBytesMax, eventIdBytesMax }),
+      () => new Batch({ rowsMax, layout, slab: slab++, ...kept }),
     );
     batchesOf.set(found.slot, batches);
     const lane = modelLane(batcher.addLane(spec.name, batches), spec, found);
     if (native !== null) {
-      for (const batch of batches) batch.handle = openNative(native, lane, batch, limits);
+      for (const batch of batches) batch.handle = openNative(native, lane, batch, nativeLimits);
     }
     admission.addLane(lane, plan?.profile.buckets ?? []);
     models.push(lane);
@@ -81,7 +86,7 @@ export function buildLanes(options: LanesOptions): Lanes {
   }
   const rejects = Array.from(
     { length: REJECT_BATCHES },
-    () => new Batch({ rowsMax: REJECT_ROWS, layout: null, slab: slab++, keyBytesMax, eventIdBytesMax }),
+    () => new Batch({ rowsMax: REJECT_ROWS, layout: null, slab: slab++, ...kept }),
   );
   const limitRows = (slot: number, rowsMax: number) => {
     for (const batch of batchesOf.get(slot) ?? []) batch.limitRows(rowsMax);

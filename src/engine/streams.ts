@@ -1,8 +1,9 @@
 /**
  * The configured streams as Redis knows them: one entry per partition, each with its own predictions stream.
  */
-import type { StreamConfig } from '../config.ts';
+import type { Config, StreamConfig } from '../config.ts';
 import { notice } from '../observe/channels.ts';
+import type { Targets } from '../observe/sources.ts';
 import type { IntakeStream, ModelLane } from '../schedule/intake.ts';
 
 export interface StreamPartition extends StreamConfig {
@@ -36,13 +37,31 @@ export function partitionStreams(streams: readonly StreamConfig[]): StreamPartit
 /** What intake has to know of a stream. */
 export function intakeStream(partition: StreamPartition, lanes: readonly ModelLane[]): IntakeStream {
   const { index, model, deadlineMs, encoding, name } = partition;
-  // One model needs no name.
-  const only = lanes.length === 1 ? lanes[0] : undefined;
-  const named = lanes.find((l) => l.name === model || l.label === model);
-  const lane = (model === undefined ? only : named) ?? null;
+  const lane = laneOf(partition, lanes);
   if (model !== undefined && lane === null) {
     const message = `${name}: its model ${model} is not served; events must name another`;
     notice('warn', 'STREAM_MODEL_UNKNOWN', message);
   }
   return { index, lane, deadlineMs: deadlineMs ?? 0, json: encoding === 'json' };
+}
+
+/** Of its default model. One model needs no name. */
+function laneOf({ model }: StreamPartition, lanes: readonly ModelLane[]): ModelLane | null {
+  const only = lanes.length === 1 ? lanes[0] : undefined;
+  const named = lanes.find((lane) => lane.name === model || lane.label === model);
+  return (model === undefined ? only : named) ?? null;
+}
+
+/** What the figures are held against. */
+export function targetsOf(
+  { latency, limits }: Config,
+  partitions: readonly StreamPartition[],
+  lanes: readonly ModelLane[],
+): Targets {
+  const deadlines = partitions.map((partition) => {
+    const deadlineMs =
+      partition.deadlineMs || laneOf(partition, lanes)?.deadlineMs || limits.deadlineMsDefault;
+    return { stream: partition.name, deadlineMs };
+  });
+  return { latencyMs: latency.targetMs, deadlines };
 }

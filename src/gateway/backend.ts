@@ -48,6 +48,8 @@ export interface Backend {
   problem?(name: string): string | undefined;
   /** The Prometheus text. */
   metrics(): Promise<string>;
+  /** Somebody makes spans: callers' traceparents are wanted. */
+  readonly tracing?: boolean;
   /** Live figures for the console, as JSON-able data. */
   stats(): unknown;
 }

@@ -221,7 +221,7 @@ class Listener {
   }
 
   #request(res: HttpResponse, req: HttpRequest): void {
-    const head: RequestHead = readHead(req);
+    const head: RequestHead = readHead(req, this.#options.backend.tracing);
     this.#requests++;
     const exchange = new Exchange(res, head.method, () => this.#requests--);
     try {

@@ -5,6 +5,7 @@
  * A message is valid only during the callback: its arrays are the slab's own columns, reused afterwards.
  */
 import { channel } from 'node:diagnostics_channel';
+import type { OutcomeCounts } from './figures.ts';
 
 /** A reply of XREADGROUP was taken in. */
 export interface ReadReport {
@@ -26,17 +27,15 @@ export interface InferReport {
   readonly runUs: number;
 }
 
-/** The rows of a slab are settled: committed to Redis, or answered directly. */
-export interface SettleReport {
+/**
+ * The rows of a slab are settled: committed to Redis, or answered directly. So many had each outcome;
+ * together they are `rows`.
+ */
+export interface SettleReport extends OutcomeCounts {
   readonly model: string;
   /** Name of the input stream; 'direct' for requests over WebSocket and HTTP. */
   readonly stream: string;
-  readonly ok: number;
-  readonly invalid: number;
-  readonly failed: number;
-  /** Rows somebody else had settled before. */
-  readonly duplicate: number;
-  /** All rows of the slab: ok + invalid + failed + duplicate. */
+  /** All rows of the slab that belong to `stream`. */
   readonly rows: number;
   /** Per row, in the first `rows` places: milliseconds (Unix time) of its entry id or arrival. */
   readonly arrivedMs: Float64Array;

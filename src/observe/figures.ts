@@ -10,6 +10,25 @@ export type Stage = (typeof STAGES)[number];
 export const SPANS = ['total', ...STAGES] as const;
 export type Span = (typeof SPANS)[number];
 
+/**
+ * What may become of an event. `ok` and `degraded` are predictions; `invalid` and `failed` are dead letters;
+ * `expired`, `overloaded`, `superseded` and `cancelled` were never run; `duplicate`: somebody else had
+ * settled it before.
+ */
+export const OUTCOMES = [
+  'ok',
+  'degraded',
+  'invalid',
+  'failed',
+  'expired',
+  'overloaded',
+  'superseded',
+  'cancelled',
+  'duplicate',
+] as const;
+export type Outcome = (typeof OUTCOMES)[number];
+export type OutcomeCounts = Readonly<Record<Outcome, number>>;
+
 export interface Percentiles {
   /** Events (push: predictions) in the window. */
   readonly count: number;
@@ -23,14 +42,11 @@ export interface Percentiles {
 type Column = readonly (number | null)[];
 
 /** One value a second, oldest first, at most 120; all columns have the same length. Rates are per second. */
-export interface Series {
+export interface Series extends Readonly<Record<Exclude<Outcome, 'duplicate'>, Column>> {
   /** Unix seconds at the end of the second. */
   readonly time: readonly number[];
   /** Events read from streams, plus those received over sockets. */
   readonly in: Column;
-  readonly ok: Column;
-  readonly invalid: Column;
-  readonly failed: Column;
   /** Frames sent to subscribers. */
   readonly pushed: Column;
   /** Milliseconds from entry id or arrival to settlement, of the events settled in that second. */
@@ -71,12 +87,8 @@ export interface Stats {
   readonly connections: number;
   readonly inflightRows: number;
   /** Since the start. */
-  readonly totals: {
+  readonly totals: OutcomeCounts & {
     readonly in: number;
-    readonly ok: number;
-    readonly invalid: number;
-    readonly failed: number;
-    readonly duplicate: number;
     readonly pushed: number;
     readonly held: number;
     readonly dropped: number;

@@ -7,6 +7,7 @@
  * repeat ends it: the next message of that code is written at once again. So a storm costs six lines a minute
  * and code.
  */
+import { createHash } from 'node:crypto';
 import { channels, type NoticeReport } from './channels.ts';
 
 const QUIET_MS = 10_000;
@@ -42,7 +43,18 @@ function afterTimer(ms: number, fn: () => void): () => void {
   return () => clearTimeout(timer);
 }
 
-/** Takes out what must not be written: passwords in URLs, tokens, authorization values; and line breaks. */
+/**
+ * A user's key as the log may show it: whoever knows the key can find its lines, and nobody reads it from
+ * them.
+ */
+export function hashedKey(key: string): string {
+  return `#${createHash('sha256').update(key).digest('hex').slice(0, 8)}`;
+}
+
+/**
+ * Takes out what must not be written: passwords in URLs, tokens, authorization values, users' keys; and line
+ * breaks.
+ */
 export function redact(message: string): string {
   return message
     .replace(/\p{Cc}+/gu, ' ')
@@ -52,6 +64,12 @@ export function redact(message: string): string {
     .replace(
       /\b(password|passwd|secret|token|api_?key)(["']?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s"',;&}]+)/gi,
       '$1$2***',
+    )
+    .replace(
+      // Not how long one is: "key: 129 bytes".
+      /\b(key)(["']?\s*[=:]\s*)(?!\d+ bytes)(?:"([^"]*)"|'([^']*)'|([^\s"',;&}\])]+))/gi,
+      (_, name: string, between: string, ...values: (string | undefined)[]) =>
+        name + between + hashedKey(values[0] ?? values[1] ?? values[2] ?? ''),
     );
 }
 

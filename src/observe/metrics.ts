@@ -1,13 +1,13 @@
 /**
  * The Prometheus page. Nothing here runs between scrapes: each family renders its values from the totals when
- * asked. The registry is prom-client's, for its default process metrics (event loop lag, heap, garbage
- * collection).
+ * asked. prom-client adds its default process metrics (event loop lag, heap, garbage collection).
  */
-import { collectDefaultMetrics, type Metric, Registry } from 'prom-client';
-import { STAGES } from './figures.ts';
+import { collectDefaultMetrics, Registry } from 'prom-client';
+import { type Family, type Labels, lineEnd, lineStart, renderFamily, type Value } from './exposition.ts';
+import { OUTCOMES, STAGES } from './figures.ts';
 import { cumulativeAt, type LatencyHistogram } from './histogram.ts';
-import type { Sources } from './sources.ts';
-import { STATUSES, type Totals } from './totals.ts';
+import type { BreakerState, ServedModel, Sources } from './sources.ts';
+import type { Outcomes, Totals } from './totals.ts';
 
 /** Seconds; each is an exact edge of the latency buckets. 10 ms is the engine's target. */
 const LATENCY_LE = [
@@ -18,11 +18,7 @@ const LATENCY_LE_MS = LATENCY_LE.map((seconds) => seconds * 1000);
 /** A busy ratio over less than this is noise; a scrape that follows sooner gets the last one again. */
 const BUSY_WINDOW_MS_MIN = 1000;
 
-interface Value {
-  readonly value: number;
-  readonly labels: Readonly<Record<string, string | number>>;
-  readonly metricName?: string;
-}
+const BREAKER_STATES: readonly BreakerState['state'][] = ['closed', 'open', 'half_open'];
 
 export interface MetricsOptions {
   readonly totals: Totals;
@@ -38,18 +34,46 @@ export interface Metrics {
   render(): Promise<string>;
 }
 
-function latencyValues(name: string, histogram: LatencyHistogram, labels: Value['labels']): Value[] {
-  const below = cumulativeAt(histogram.counts, LATENCY_LE_MS);
-  return [
-    ...LATENCY_LE.map((le, at) => ({
-      metricName: `${name}_bucket`,
-      labels: { le, ...labels },
-      value: below[at]!,
-    })),
-    { metricName: `${name}_bucket`, labels: { le: '+Inf', ...labels }, value: histogram.count },
-    { metricName: `${name}_sum`, labels, value: histogram.sumMs / 1000 },
-    { metricName: `${name}_count`, labels, value: histogram.count },
-  ];
+/** The lines of a histogram with these labels; a function, so that what is always the same is made once. */
+function latencyLines(name: string, labels: Labels): (histogram: LatencyHistogram) => string {
+  const buckets = [...LATENCY_LE, '+Inf'].map((le) => lineStart(`${name}_bucket`, { le, ...labels }));
+  const [sum, count] = [lineStart(`${name}_sum`, labels), lineStart(`${name}_count`, labels)];
+  return (histogram) => {
+    const below = cumulativeAt(histogram.counts, LATENCY_LE_MS);
+    let text = '';
+    for (const [at, start] of buckets.entries()) text += start + lineEnd(below[at] ?? histogram.count);
+    return text + sum + lineEnd(histogram.sumMs / 1000) + count + lineEnd(histogram.count);
+  };
+}
+
+/** The same of the outcomes of a stream and model. */
+function outcomeLines(name: string): (outcomes: Outcomes) => string {
+  const known = new WeakMap<Outcomes, readonly string[]>();
+  return (outcomes) => {
+    const { stream, model } = outcomes;
+    const starts =
+      known.get(outcomes) ?? OUTCOMES.map((status) => lineStart(name, { stream, model, status }));
+    known.set(outcomes, starts);
+    let text = '';
+    for (const [at, status] of OUTCOMES.entries()) text += starts[at] + lineEnd(outcomes[status]);
+    return text;
+  };
+}
+
+/** What was measured of a model; it does not change. */
+function profileLines(name: string): (model: ServedModel) => string {
+  const known = new WeakMap<ServedModel['profile'], string>();
+  return ({ name: model, profileProvider: provider, profile }) => {
+    let text = known.get(profile) ?? '';
+    if (text !== '') return text;
+    for (const { rows, p50Ms, p99Ms } of profile) {
+      const labels = { model, provider, rows };
+      text += lineStart(name, { ...labels, quantile: 0.5 }) + lineEnd(p50Ms / 1000);
+      text += lineStart(name, { ...labels, quantile: 0.99 }) + lineEnd(p99Ms / 1000);
+    }
+    known.set(profile, text);
+    return text;
+  };
 }
 
 function batchValues(name: string, totals: Totals): Value[] {
@@ -65,37 +89,27 @@ function batchValues(name: string, totals: Totals): Value[] {
   return values;
 }
 
-type Add = (
-  type: 'counter' | 'gauge' | 'histogram',
-  name: string,
-  help: string,
-  values: (name: string) => Value[],
-) => void;
+type Add = (type: Family['type'], name: string, help: string, values: Family['values']) => void;
 
 /** What happened, from the totals. */
 function addEvents(add: Add, totals: Totals): void {
+  const linesOf = outcomeLines('subito_events_total');
   add('counter', 'subito_events_total', 'Events settled, by outcome.', () =>
-    [...totals.outcomes()].flatMap((outcomes) =>
-      STATUSES.map((status) => ({
-        labels: { stream: outcomes.stream, model: outcomes.model, status },
-        value: outcomes[status],
-      })),
-    ),
-  );
-  add('counter', 'subito_duplicates_total', 'Rows that somebody else had settled before.', () =>
-    [...totals.outcomes()].map(({ stream, model, duplicate }) => ({
-      labels: { stream, model },
-      value: duplicate,
-    })),
+    Array.from(totals.outcomes(), linesOf),
   );
   add('counter', 'subito_read_events_total', 'Events read from the input streams.', () =>
     [...totals.read].map(([stream, value]) => ({ labels: { stream }, value })),
   );
-  add('histogram', 'subito_event_seconds', 'Entry id or arrival of an event to its settlement.', (name) =>
-    latencyValues(name, totals.total, {}),
-  );
-  add('histogram', 'subito_stage_seconds', 'Time of an event in each stage; push: of a prediction.', (name) =>
-    STAGES.flatMap((stage) => latencyValues(name, totals.stages[stage], { stage })),
+  const whole = latencyLines('subito_event_seconds', {});
+  add('histogram', 'subito_event_seconds', 'Entry id or arrival of an event to its settlement.', () => [
+    whole(totals.total),
+  ]);
+  const stages = STAGES.map((stage) => {
+    const lines = latencyLines('subito_stage_seconds', { stage });
+    return () => lines(totals.stages[stage]);
+  });
+  add('histogram', 'subito_stage_seconds', 'Time of an event in each stage; push: of a prediction.', () =>
+    stages.map((lines) => lines()),
   );
   add('histogram', 'subito_batch_rows', 'Rows of a batch that a worker ran.', (name) =>
     batchValues(name, totals),
@@ -155,6 +169,37 @@ function addStates(add: Add, { sources, now }: MetricsOptions, busyRatio: () => 
       .map(({ name, version, provider }) => ({ labels: { model: name, version, provider }, value: 1 })),
   );
   addModels(add, sources);
+  addLimits(add, sources);
+}
+
+/** What it is held to, and what holds it back; families of which there is no source are left out. */
+function addLimits(add: Add, sources: Sources): void {
+  const { breakers, limits, targets } = sources;
+  add('gauge', 'subito_ready', '1 while the engine takes events, 0 while it cannot.', () => [
+    { labels: {}, value: sources.state().state === 'running' ? 1 : 0 },
+  ]);
+  if (breakers !== undefined) {
+    add('gauge', 'subito_breaker_state', 'Circuit breakers: 1 for the state that each is in.', () =>
+      breakers().flatMap(({ model, provider, state: current }) =>
+        BREAKER_STATES.map((state) => ({
+          labels: { model, provider, state },
+          value: state === current ? 1 : 0,
+        })),
+      ),
+    );
+  }
+  if (limits !== undefined) {
+    add('gauge', 'subito_limit_rows', 'Rows that a model may have in flight now.', () =>
+      limits().map(({ model, rows }) => ({ labels: { model }, value: rows })),
+    );
+  }
+  if (targets === undefined) return;
+  add('gauge', 'subito_latency_target_seconds', 'What the 99th percentile should stay below.', () => [
+    { labels: {}, value: targets().latencyMs / 1000 },
+  ]);
+  add('gauge', 'subito_deadline_seconds', 'Deadline of events that name none.', () =>
+    targets().deadlines.map(({ stream, deadlineMs }) => ({ labels: { stream }, value: deadlineMs / 1000 })),
+  );
 }
 
 /** What the models run on, and what was measured of them. */
@@ -162,16 +207,9 @@ function addModels(add: Add, sources: Sources): void {
   add('gauge', 'subito_model_batch_rows', 'Rows that a batch of the model has at most.', () =>
     sources.models().map(({ name, batchRows }) => ({ labels: { model: name }, value: batchRows })),
   );
+  const profileOf = profileLines('subito_model_run_seconds');
   add('gauge', 'subito_model_run_seconds', 'What a batch took when it was measured, by its rows.', () =>
-    sources.models().flatMap(({ name, profileProvider: provider, profile }) =>
-      profile.flatMap(({ rows, p50Ms, p99Ms }) => {
-        const labels = { model: name, provider, rows };
-        return [
-          { labels: { ...labels, quantile: 0.5 }, value: p50Ms / 1000 },
-          { labels: { ...labels, quantile: 0.99 }, value: p99Ms / 1000 },
-        ];
-      }),
-    ),
+    sources.models().map(profileOf),
   );
   add('gauge', 'subito_provider_sessions', 'Workers that run the model on this provider.', () =>
     sources.sessions().map(({ model, provider, count }) => ({ labels: { model, provider }, value: count })),
@@ -204,14 +242,18 @@ function busyMeter({ totals, sources, now }: MetricsOptions): () => number {
 }
 
 export function createMetrics(options: MetricsOptions): Metrics {
-  const registry = new Registry();
-  // A registry asks a metric for its name and its values, nothing else; so a family is an object with `get`.
-  const add: Add = (type, name, help, values) => {
-    const get = () => ({ name, help, type, aggregator: 'sum', values: values(name) });
-    registry.registerMetric({ name, get } as unknown as Metric);
-  };
+  const families: Family[] = [];
+  const add: Add = (type, name, help, values) => families.push({ type, name, help, values });
   addEvents(add, options.totals);
   addStates(add, options, busyMeter(options));
+  const registry = new Registry();
   if (options.process ?? true) collectDefaultMetrics({ register: registry });
-  return { contentType: registry.contentType, render: () => registry.metrics() };
+  return {
+    contentType: registry.contentType,
+    async render() {
+      let page = '';
+      for (const each of families) page += renderFamily(each);
+      return page + (await registry.metrics());
+    },
+  };
 }

@@ -45,6 +45,20 @@ export interface ModelProviderCount {
   readonly count: number;
 }
 
+export interface BreakerState {
+  readonly model: string;
+  readonly provider: string;
+  readonly state: 'closed' | 'open' | 'half_open';
+}
+
+/** What the engine was told to keep to. */
+export interface Targets {
+  /** What the 99th percentile of an event's latency should stay below. */
+  readonly latencyMs: number;
+  /** Of events that name none, by stream. */
+  readonly deadlines: readonly { readonly stream: string; readonly deadlineMs: number }[];
+}
+
 export type EngineState = 'starting' | 'running' | 'reconnecting' | 'draining' | 'stopped';
 
 export interface Sources {
@@ -61,4 +75,9 @@ export interface Sources {
   sessions(): readonly ModelProviderCount[];
   /** How often a worker had to leave a provider, since the start. */
   fallbacks(): readonly ModelProviderCount[];
+  /** The circuit breakers; absent: there are none. */
+  breakers?: () => readonly BreakerState[];
+  /** Rows that a model may have in flight now; absent: nothing limits them but the slabs. */
+  limits?: () => readonly { readonly model: string; readonly rows: number }[];
+  targets?: () => Targets;
 }

@@ -4,6 +4,8 @@
 
 import {
   type ModelStats,
+  OUTCOMES,
+  type Outcome,
   type Percentiles,
   type Series,
   SPANS,
@@ -94,7 +96,11 @@ class Ring {
   }
 }
 
-const RATES = ['in', 'ok', 'invalid', 'failed', 'pushed'] as const;
+/** What somebody else had settled is no event of this second. */
+const SETTLED = OUTCOMES.filter(
+  (outcome): outcome is Exclude<Outcome, 'duplicate'> => outcome !== 'duplicate',
+);
+const RATES = ['in', ...SETTLED, 'pushed'] as const;
 const STATES = ['unread', 'pending', 'inflight', 'busy'] as const;
 const COLUMNS = ['time', ...RATES, 'p50', 'p90', 'p99', ...STAGES, ...STATES] as const;
 type ColumnName = (typeof COLUMNS)[number];
@@ -140,8 +146,7 @@ class Feed {
 
   #counted(): Record<(typeof RATES)[number], number> {
     const { readRows, directRows, settled, pushed } = this.#options.totals;
-    const { ok, invalid, failed } = settled;
-    return { in: readRows + directRows, ok, invalid, failed, pushed: pushed.sent };
+    return { in: readRows + directRows, ...settled, pushed: pushed.sent };
   }
 
   /**

@@ -24,11 +24,8 @@ import {
   type ReadReport,
   type SettleReport,
 } from './channels.ts';
-import type { Stage } from './figures.ts';
+import { OUTCOMES, type Outcome, type Stage } from './figures.ts';
 import { LatencyHistogram } from './histogram.ts';
-
-export const STATUSES = ['ok', 'invalid', 'failed'] as const;
-export type Status = (typeof STATUSES)[number];
 
 /**
  * Batches by size: place i counts batches of at most 2^i rows (and more than 2^(i-1)); the last takes all
@@ -39,14 +36,22 @@ export const BATCH_BUCKETS = 12;
 const NOTICES_MAX = 100;
 
 /** Settled events of one (stream, model). */
-export interface Outcomes {
+export interface Outcomes extends Record<Outcome, number> {
   readonly stream: string;
   readonly model: string;
-  ok: number;
-  invalid: number;
-  failed: number;
-  duplicate: number;
 }
+
+export const noOutcomes = (): Record<Outcome, number> => ({
+  ok: 0,
+  degraded: 0,
+  invalid: 0,
+  failed: 0,
+  expired: 0,
+  overloaded: 0,
+  superseded: 0,
+  cancelled: 0,
+  duplicate: 0,
+});
 
 /** Work done for one model by all workers. */
 export interface ModelWork {
@@ -82,7 +87,7 @@ export class Totals {
   readBytes = 0;
   /** Events that came over a socket and were settled. */
   directRows = 0;
-  readonly settled = { ok: 0, invalid: 0, failed: 0, duplicate: 0 };
+  readonly settled = noOutcomes();
   readonly pushed = { sent: 0, held: 0, dropped: 0 };
   readonly models = new Map<string, ModelWork>();
   readonly notices = new Map<string, NoticeCount>();
@@ -143,11 +148,11 @@ export class Totals {
     if (direct) this.directRows += rows;
 
     const outcomes = this.#outcomesOf(report.stream, report.model);
-    for (const counts of [outcomes, this.settled]) {
-      counts.ok += report.ok;
-      counts.invalid += report.invalid;
-      counts.failed += report.failed;
-      counts.duplicate += report.duplicate;
+    for (const outcome of OUTCOMES) {
+      const count = report[outcome];
+      if (count === 0) continue;
+      outcomes[outcome] += count;
+      this.settled[outcome] += count;
     }
   }
 
@@ -159,7 +164,7 @@ export class Totals {
     }
     let outcomes = byModel.get(model);
     if (outcomes === undefined) {
-      outcomes = { stream, model, ok: 0, invalid: 0, failed: 0, duplicate: 0 };
+      outcomes = { stream, model, ...noOutcomes() };
       byModel.set(model, outcomes);
     }
     return outcomes;

@@ -16,6 +16,8 @@ export interface BatchOptions {
   readonly rowsMax: number;
   /** Null: rows that never reach a worker (rejected events); the batch then has no shared memory. */
   readonly layout: SlabLayout | null;
+  /** Traceparents of rows are kept, for somebody makes spans of them. */
+  readonly tracing?: boolean;
   /** Index of the slab among all of this engine. */
   readonly slab: number;
   readonly keyBytesMax: number;
@@ -85,6 +87,10 @@ export class Batch {
   readonly models: string[];
   /** RUNG of each row. */
   readonly rungs: Uint8Array;
+  /** Of the rows that are traced: the sampled traceparent; null altogether while nobody traces. */
+  readonly traces: (string | null)[] | null;
+  /** Rows that are traced. */
+  traced = 0;
 
   dispatchedMs = 0;
   inferredMs = 0;
@@ -129,6 +135,7 @@ export class Batch {
     this.details = new Array<string>(rejectsMax).fill('');
     this.models = new Array<string>(rejectsMax).fill('');
     this.rungs = new Uint8Array(rowsMax);
+    this.traces = options.tracing === true ? new Array<string | null>(rowsMax).fill(null) : null;
     this.commands = new CommandWriter(rowsMax * 512);
   }
 
@@ -154,6 +161,8 @@ export class Batch {
     this.rungs.fill(0, 0, this.rows);
     this.verdicts.fill(0, 0, this.rows);
     this.callers.fill(null, 0, this.rows);
+    if (this.traced > 0) this.traces?.fill(null, 0, this.rows);
+    this.traced = 0;
     this.rows = 0;
     this.live = 0;
     this.isReordered = false;
@@ -170,6 +179,13 @@ export class Batch {
     this.runUs = 0;
     this.outputs = this.arenaOut;
     this.unsettled = 0;
+  }
+
+  /** `trace` null: the row is not traced. Only for batches that keep them. */
+  keepTrace(row: number, trace: string | null): void {
+    if (this.traces === null || trace === null) return;
+    this.traces[row] = trace;
+    this.traced += 1;
   }
 
   key(row: number): string {

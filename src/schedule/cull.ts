@@ -59,7 +59,7 @@ function swapRows(batch: Batch, inputs: readonly TensorSpec[], row: number, to: 
 
 function columnsOf(batch: Batch): { [row: number]: unknown }[] {
   const { idBytes, keyBytes, eventBytes, arrivedMs, readMs, deadlinesMs, verdicts } = batch;
-  const { origin, fences, answers, callers } = batch;
+  const { origin, fences, answers, callers, traces } = batch;
   return [
     idBytes,
     keyBytes,
@@ -72,6 +72,7 @@ function columnsOf(batch: Batch): { [row: number]: unknown }[] {
     fences,
     answers,
     callers,
+    ...(traces === null ? [] : [traces]),
   ];
 }
 

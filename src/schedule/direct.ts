@@ -18,6 +18,8 @@ export interface DirectEvent {
   /** 0 (playing), 1 (prefetch) or 2 (analytics). Default: the most urgent, for somebody waits. */
   readonly priority?: number;
   readonly caller?: Caller;
+  /** The caller's traceparent; what is none is ignored, as the standard wants it. */
+  readonly trace?: string;
 }
 
 /** Who waits for the answer. */

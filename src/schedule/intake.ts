@@ -14,7 +14,7 @@ import { FIELD, numberOf, PRIORITY_DEFAULT, priorityOf, refusalOf } from './entr
 import { isInHand, runningIds } from './in-hand.ts';
 import type { Latest } from './latest.ts';
 import { takeEntries } from './many.ts';
-import { placeData, placeDirectNames, placeFeatures, placeNames } from './place.ts';
+import { placeData, placeDirectNames, placeFeatures, placeNames, traceOf } from './place.ts';
 import { ENCODING, RESULT, ROW, ROW_COLUMNS, type TensorSpec } from './slab.ts';
 import { Suspects } from './suspects.ts';
 import { equalBytes, idMs, TIME } from './values.ts';
@@ -192,7 +192,8 @@ export class Intake {
     const lane = this.#laneOf(stream, buffer, entry);
     if (this.#reason === '') this.#reason = refusalOf(lane as ModelLane, buffer, entry, this.#options);
     if (this.#reason !== '' || lane === null) {
-      return this.reject(stream, buffer.toString('latin1', entry.idStart, entry.idEnd), this.#reason);
+      const id = buffer.toString('latin1', entry.idStart, entry.idEnd);
+      return this.reject(stream, id, this.#reason, false, traceOf(buffer, entry));
     }
     const { fields, deliveries } = entry;
     const isSuspect = deliveries > 1;
@@ -227,9 +228,15 @@ export class Intake {
 
   /**
    * Takes an entry that cannot be served, with the reason: the event is invalid, or running it `failed`.
-   * False when there is no row for it now.
+   * False when there is no row for it now. `trace`: its sampled traceparent.
    */
-  reject(stream: IntakeStream, id: string, reason: string, failed = false): boolean {
+  reject(
+    stream: IntakeStream,
+    id: string,
+    reason: string,
+    failed = false,
+    trace: string | null = null,
+  ): boolean {
     const queue = this.#options.batcher.queue(this.#options.rejects, stream.index, 0);
     const batch = this.#options.batcher.open(queue);
     if (batch === null) return false;
@@ -237,6 +244,7 @@ export class Intake {
     batch.idBytes[row] = batch.ids.write(id, row * ID_BYTES_MAX, 'latin1');
     batch.details[row] = reason;
     batch.results[row] = failed ? RESULT.failed : RESULT.invalid;
+    batch.keepTrace(row, trace);
     this.#rejected(queue, batch, stream.index, Number.parseInt(id, 10));
     return true;
   }

@@ -5,6 +5,7 @@ import { type Batch, ID_BYTES_MAX } from './batch.ts';
 import type { DirectEvent } from './direct.ts';
 import { FIELD } from './entry.ts';
 import { FORM, ROW, ROW_COLUMNS, type TensorSpec } from './slab.ts';
+import { sampledTraceparent } from './traceparent.ts';
 
 export function placeData(batch: Batch, row: number, bytes: Uint8Array, start: number, length: number): void {
   const { layout, table } = batch;
@@ -54,11 +55,20 @@ export function placeNames(batch: Batch, row: number, buffer: Buffer, entry: Ent
   const eventEnd = fields[2 * FIELD.event + 1] as number;
   batch.eventBytes[row] = eventEnd - eventStart;
   copyBytes(buffer, eventStart, eventEnd, batch.events, row * batch.eventIdBytesMax);
+  if (batch.traces !== null) batch.keepTrace(row, traceOf(buffer, entry));
 }
 
-export function placeDirectNames(batch: Batch, row: number, { key, event }: DirectEvent): void {
+export function placeDirectNames(batch: Batch, row: number, { key, event, trace }: DirectEvent): void {
   batch.idBytes[row] = 0;
   batch.keyBytes[row] = batch.keys.write(key, row * batch.keyBytesMax, batch.keyBytesMax, 'utf8');
   const { eventIdBytesMax } = batch;
   batch.eventBytes[row] = batch.events.write(event, row * eventIdBytesMax, eventIdBytesMax, 'utf8');
+  if (batch.traces === null || trace === undefined || trace === '') return;
+  const bytes = Buffer.from(trace, 'latin1');
+  batch.keepTrace(row, sampledTraceparent(bytes, 0, bytes.length));
+}
+
+/** The entry's traceparent, if it is sampled. */
+export function traceOf(buffer: Buffer, { fields }: EntryColumns): string | null {
+  return sampledTraceparent(buffer, fields[2 * FIELD.trace] as number, fields[2 * FIELD.trace + 1] as number);
 }

@@ -11,7 +11,7 @@
 import { nowMs } from '../clock.ts';
 import { messageOf } from '../errors.ts';
 import type { InferResult, InferTask } from '../infer/protocol.ts';
-import { channels, notice } from '../observe/channels.ts';
+import { channels, notice, type SettleReport } from '../observe/channels.ts';
 import type { Admission } from './admission.ts';
 import { type Batch, ORIGIN_DIRECT, resultOf } from './batch.ts';
 import type { Batcher, Lane } from './batcher.ts';
@@ -235,7 +235,7 @@ export class BatchRunner {
         dispatchedMs: batch.dispatchedMs,
         inferredMs: batch.inferredMs,
         settledMs,
-      });
+      } satisfies SettleReport);
     }
   }
 

@@ -34,6 +34,16 @@ export function isTraceparent(buffer: Uint8Array, start: number, end: number): b
   return bytes === TRACEPARENT_BYTES || (version > 0 && buffer[start + TRACEPARENT_BYTES] === DASH);
 }
 
+/**
+ * The traceparent, where the one who began the trace wants it recorded
+ * (https://www.w3.org/TR/trace-context/#sampled-flag); null where not, or where it is none.
+ */
+export function sampledTraceparent(buffer: Buffer, start: number, end: number): string | null {
+  if (start < 0 || !isTraceparent(buffer, start, end)) return null;
+  const isSampled = (hexDigit(buffer[start + TRACEPARENT_BYTES - 1] as number) & 1) === 1;
+  return isSampled ? buffer.toString('latin1', start, start + TRACEPARENT_BYTES) : null;
+}
+
 /** The value of a hexadecimal digit in lower case, or -1. */
 function hexDigit(byte: number): number {
   if (byte >= 0x30 && byte <= 0x39) return byte - 0x30;

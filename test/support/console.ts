@@ -11,7 +11,7 @@ import { channels } from '../../src/observe/channels.ts';
 import type { Stats } from '../../src/observe/figures.ts';
 import type { EngineState, Sources } from '../../src/observe/sources.ts';
 import { createStats } from '../../src/observe/stats.ts';
-import { Totals } from '../../src/observe/totals.ts';
+import { noOutcomes, Totals } from '../../src/observe/totals.ts';
 
 const ROOT = join(import.meta.dirname, '../..');
 const TYPES: Record<string, string> = {
@@ -52,10 +52,9 @@ function oneSecond(second: number, endMs: number): void {
     channels.settle.publish({
       model: 'next-track@3',
       stream: 'events',
+      ...noOutcomes(),
       ok: rows - (batch === 0 ? 1 : 0),
       invalid: batch === 0 ? 1 : 0,
-      failed: 0,
-      duplicate: 0,
       rows,
       arrivedMs: new Float64Array(rows).fill(startMs),
       readMs: new Float64Array(rows).fill(startMs + 1),

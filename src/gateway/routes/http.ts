@@ -20,9 +20,11 @@ export interface RequestHead {
   readonly ifNoneMatch: string;
   /** Bytes of the JSON in front of binary tensors; only requests that bring some say it. */
   readonly inferenceHeaderLength: string;
+  /** '' also while nobody traces. */
+  readonly traceparent: string;
 }
 
-export function readHead(req: HttpRequest): RequestHead {
+export function readHead(req: HttpRequest, tracing = false): RequestHead {
   return {
     method: req.getCaseSensitiveMethod().toUpperCase(),
     path: req.getUrl(),
@@ -33,6 +35,7 @@ export function readHead(req: HttpRequest): RequestHead {
     contentLength: req.getHeader('content-length'),
     ifNoneMatch: req.getHeader('if-none-match'),
     inferenceHeaderLength: req.getHeader('inference-header-content-length'),
+    traceparent: tracing ? req.getHeader('traceparent') : '',
   };
 }
 

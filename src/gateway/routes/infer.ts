@@ -49,7 +49,7 @@ export function inferRoute(
   head: RequestHead,
   exchange: Exchange,
 ): void {
-  const { contentType, inferenceHeaderLength } = head;
+  const { contentType, inferenceHeaderLength, traceparent: trace } = head;
   const isBinary = inferenceHeaderLength !== '';
   if (!JSON_TYPES.test(contentType) && !(isBinary && BINARY_TYPE.test(contentType))) {
     const message =
@@ -63,17 +63,17 @@ export function inferRoute(
       const split = isBinary ? splitBody(bytes, inferenceHeaderLength) : null;
       const plain = plainOf(model, bytes, split);
       if (plain !== null) {
-        inferTensors(options, name, model, plain.fields, { ...plain, raw: true }, exchange);
+        inferTensors(options, name, model, plain.fields, { ...plain, raw: true, trace }, exchange);
         return;
       }
       const body = split === null ? parseJsonObject(bytes) : withValues(split);
       if (body['inputs'] === undefined && body['data'] !== undefined) {
-        inferEvent(options, name, body, exchange);
+        inferEvent(options, name, body, trace, exchange);
         return;
       }
       const rows = rowsOf(body['inputs'], model.fields, REQUEST_ROWS_MAX);
       const row = (i: number) => Buffer.from(JSON.stringify(rows[i]), 'utf8');
-      inferTensors(options, name, model, body, { rows: rows.length, row, raw: false }, exchange);
+      inferTensors(options, name, model, body, { rows: rows.length, row, raw: false, trace }, exchange);
     });
   });
 }
@@ -110,7 +110,13 @@ function eventFields(fields: Fields, limits: FieldLimits): { key: string; deadli
   };
 }
 
-function inferEvent(options: InferOptions, model: string, body: Fields, exchange: Exchange): void {
+function inferEvent(
+  options: InferOptions,
+  model: string,
+  body: Fields,
+  trace: string,
+  exchange: Exchange,
+): void {
   const { data } = body;
   if (typeof data !== 'object' || data === null || Array.isArray(data)) {
     throw new InvalidEvent('data', 'must be a map of named fields');
@@ -118,7 +124,7 @@ function inferEvent(options: InferOptions, model: string, body: Fields, exchange
   const common = eventFields(body, options.limits);
   const event = optionalText(body, 'event', options.limits.eventIdBytesMax);
   const bytes = Buffer.from(JSON.stringify(data), 'utf8');
-  options.backend.infer({ model, event, ...common, data: bytes, json: true }, (answer) => {
+  options.backend.infer({ model, event, ...common, data: bytes, json: true, trace }, (answer) => {
     guarded(exchange, () => replyEvent(exchange, event, answer));
   });
 }
@@ -144,6 +150,8 @@ interface Rows {
   readonly row: (row: number) => Uint8Array;
   /** As in DirectEvent. */
   readonly raw: boolean;
+  /** The request's; its first row speaks for all. */
+  readonly trace: string;
 }
 
 function inferTensors(
@@ -151,7 +159,7 @@ function inferTensors(
   name: string,
   model: ModelInfo,
   body: Fields,
-  { rows, row, raw }: Rows,
+  { rows, row, raw, trace }: Rows,
   exchange: Exchange,
 ): void {
   const id = optionalText(body, 'id', options.limits.eventIdBytesMax);
@@ -164,7 +172,9 @@ function inferTensors(
     window: Math.min(model.rowsMax, WINDOW_ROWS_MAX),
     infer: (at: number, answer: AnswerCallback) => {
       const event = { model: name, event: id, key, deadlineMs, data: row(at), raw, json: true };
-      options.backend.infer(event, (one) => guarded(exchange, () => answer(one)));
+      options.backend.infer(at === 0 ? { ...event, trace } : event, (one) =>
+        guarded(exchange, () => answer(one)),
+      );
     },
     copy: jsonText,
     wanted: () => exchange.open,
