@@ -17,13 +17,14 @@ import { createBackend } from './engine/backend.ts';
 import { buildLanes } from './engine/lanes.ts';
 import { poolOptions, ServedModels } from './engine/models.ts';
 import { stateOf } from './engine/state.ts';
-import { intakeStream, partitionStreams, type StreamPartition } from './engine/streams.ts';
+import { deadlineOf, intakeStream, partitionStreams, type StreamPartition } from './engine/streams.ts';
 import { messageOf, SubitoError } from './errors.ts';
 import type { Backend } from './gateway/backend.ts';
 import { type Gateway, startGateway } from './gateway/server.ts';
 import { startPool } from './infer/pool.ts';
 import type { ModelProblem } from './infer/protocol.ts';
 import { type Consumer, takeConsumer } from './ingest/consumer.ts';
+import { startHints } from './ingest/hints.ts';
 import { StreamReader } from './ingest/reader.ts';
 import { startReaper } from './ingest/reaper.ts';
 import { ensureGroup } from './ingest/regroup.ts';
@@ -241,6 +242,11 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     parts.add(startTrimmer({ control, partitions }), (t) => t.stop());
   }
 
+  const hinted = partitions.map((p) => ({ ...p, deadlineMs: deadlineOf(p, lanes.models, limits) }));
+  const refused = () => committer.refusal !== '';
+  const telling = { control, streams: hinted, consumer: () => consumer.name, refused, now: nowMs };
+  const hints = parts.add(startHints(telling), (h) => h.stop());
+
   // observe
   const backlogs = new Map<string, StreamBacklog>();
   const models = new ServedModels(specs, pool);
@@ -266,7 +272,10 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     for (const reader of readers) reader.check();
     committer.check();
     for (const { name, group } of partitions) {
-      void control.backlog(name, group).then((backlog) => backlogs.set(name, backlog));
+      void control.backlog(name, group).then((backlog) => {
+        backlogs.set(name, backlog);
+        return hints.tell(backlog);
+      });
     }
   };
   tick();

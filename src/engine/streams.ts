@@ -2,6 +2,7 @@
  * The configured streams as Redis knows them: one entry per partition, each with its own predictions stream.
  */
 import type { StreamConfig } from '../config.ts';
+import type { Limits } from '../limits.ts';
 import { notice } from '../observe/channels.ts';
 import type { IntakeStream, ModelLane } from '../schedule/intake.ts';
 
@@ -33,13 +34,27 @@ export function partitionStreams(streams: readonly StreamConfig[]): StreamPartit
   return partitions;
 }
 
-/** What intake has to know of a stream. */
-export function intakeStream(partition: StreamPartition, lanes: readonly ModelLane[]): IntakeStream {
-  const { index, model, deadlineMs, encoding, name } = partition;
+/** The lane of events that name no model; null: there is none. */
+function laneOf({ model }: StreamPartition, lanes: readonly ModelLane[]): ModelLane | null {
   // One model needs no name.
   const only = lanes.length === 1 ? lanes[0] : undefined;
   const named = lanes.find((l) => l.name === model || l.label === model);
-  const lane = (model === undefined ? only : named) ?? null;
+  return (model === undefined ? only : named) ?? null;
+}
+
+/** Of events that name neither a deadline nor a model. */
+export function deadlineOf(
+  partition: StreamPartition,
+  lanes: readonly ModelLane[],
+  { deadlineMsDefault }: Limits,
+): number {
+  return partition.deadlineMs || laneOf(partition, lanes)?.deadlineMs || deadlineMsDefault;
+}
+
+/** What intake has to know of a stream. */
+export function intakeStream(partition: StreamPartition, lanes: readonly ModelLane[]): IntakeStream {
+  const { index, model, deadlineMs, encoding, name } = partition;
+  const lane = laneOf(partition, lanes);
   if (model !== undefined && lane === null) {
     const message = `${name}: its model ${model} is not served; events must name another`;
     notice('warn', 'STREAM_MODEL_UNKNOWN', message);
