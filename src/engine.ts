@@ -307,6 +307,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     sources,
     served: models,
     problems: allProblems,
+    refusal: () => committer.refusal,
     wantPredictions: (wanted) => {
       for (const tail of tails) tail.want(wanted);
     },
