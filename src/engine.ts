@@ -14,17 +14,17 @@ import { fileURLToPath } from 'node:url';
 import { followWallClock, nowMs } from './clock.ts';
 import type { Config } from './config.ts';
 import { createBackend } from './engine/backend.ts';
+import { hintProducers } from './engine/hints.ts';
 import { buildLanes } from './engine/lanes.ts';
 import { poolOptions, ServedModels } from './engine/models.ts';
 import { stateOf } from './engine/state.ts';
-import { deadlineOf, intakeStream, partitionStreams, type StreamPartition } from './engine/streams.ts';
+import { intakeStream, partitionStreams, type StreamPartition } from './engine/streams.ts';
 import { messageOf, SubitoError } from './errors.ts';
 import type { Backend } from './gateway/backend.ts';
 import { type Gateway, startGateway } from './gateway/server.ts';
 import { startPool } from './infer/pool.ts';
 import type { ModelProblem } from './infer/protocol.ts';
 import { type Consumer, takeConsumer } from './ingest/consumer.ts';
-import { startHints } from './ingest/hints.ts';
 import { StreamReader } from './ingest/reader.ts';
 import { startReaper } from './ingest/reaper.ts';
 import { ensureGroup } from './ingest/regroup.ts';
@@ -242,10 +242,8 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     parts.add(startTrimmer({ control, partitions }), (t) => t.stop());
   }
 
-  const hinted = partitions.map((p) => ({ ...p, deadlineMs: deadlineOf(p, lanes.models, limits) }));
-  const refused = () => committer.refusal !== '';
-  const telling = { control, streams: hinted, consumer: () => consumer.name, refused, now: nowMs };
-  const hints = parts.add(startHints(telling), (h) => h.stop());
+  const hinted = { control, partitions, lanes: lanes.models, limits, consumer, committer };
+  const hints = parts.add(hintProducers(hinted), (h) => h.stop());
 
   // observe
   const backlogs = new Map<string, StreamBacklog>();

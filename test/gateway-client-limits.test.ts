@@ -120,7 +120,7 @@ test('with room for four, ten are sent in turn and none is refused', async () =>
   expect(most).toBe(4);
 });
 
-test('those that are held back when the connection is lost go out on the next one, within its limit', async () => {
+test('what is held back when the connection is lost goes out on the next one', async () => {
   const port = await freePort();
   const first = await start({ eventsPerSecondMax: 2 }, { port });
   first.backend.append = () => new Promise(() => undefined);

@@ -1,6 +1,6 @@
 // What producers can read beside a stream: the script that adds up the engines' parts, and engines that
 // write.
-import { copyFileSync } from 'node:fs';
+import { copyFileSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Redis } from 'ioredis';
@@ -49,7 +49,7 @@ async function tell(consumer: string, part: Part = {}, staleMs = 5000): Promise<
 const hints = () => redis.hgetall(HINTS);
 
 describe('the script', () => {
-  test('one engine: what it says, and when; all in the slot of the stream, and only for seconds', async () => {
+  test('one engine: what it says, and when; in the slot of the stream, for seconds', async () => {
     const before = Date.now();
     const [serverMs, added] = await tell('a', { state: 'slow', rate: 950, backlog: 40, oldestMs: 120 });
     expect(serverMs).toBeGreaterThanOrEqual(before - 1);
@@ -104,7 +104,7 @@ describe('the script', () => {
     expect(await hints()).toMatchObject({ state: 'slow', rate_per_s: '800' });
   });
 
-  test('who falls silent, or is gone, does not count any more; without anybody there is nothing', async () => {
+  test('who falls silent, or is gone, does not count; without anybody there is nothing', async () => {
     await tell('a', { rate: 300 });
     await tell('b', { rate: 500 });
     await sleep(30);
@@ -154,6 +154,20 @@ describe('the script', () => {
       await redis.config('SET', 'maxmemory', '0');
     }
   });
+});
+
+test('a producer with the rights that the README names may send and look, and no more', async () => {
+  const readme = readFileSync('README.md', 'utf8');
+  const [, rules = ''] = /^redis-cli ACL SETUSER producer on '>PASSWORD' (.*)$/m.exec(readme) ?? [];
+  await redis.acl('SETUSER', 'producer', 'reset', 'on', '>secret', ...rules.replaceAll("'", '').split(' '));
+  await tell('a', { rate: 300 });
+  const producer = server.connect();
+  await producer.auth('producer', 'secret');
+  expect(await producer.xadd('events', '*', 'key', 'u', 'data', '{}')).toMatch(/^\d+-0$/);
+  expect(await producer.hgetall(HINTS)).toMatchObject({ rate_per_s: '300' });
+  await expect(producer.hgetall(PARTS)).rejects.toThrow('NOPERM');
+  await expect(producer.xadd(HINTS, '*', 'a', 'b')).rejects.toThrow('NOPERM');
+  await expect(producer.xrange('events', '-', '+')).rejects.toThrow('NOPERM');
 });
 
 describe('the writer', () => {
@@ -270,7 +284,7 @@ describe('engines', () => {
     expect(await redis.exists(HINTS, PARTS)).toBe(0);
   });
 
-  test('more than it can serve: slow, with a rate below what it serves; then nobody is held back', async () => {
+  test('more than it can serve: slow, with a rate below that; then nobody is held back', async () => {
     // Each event takes 4 ms: 250/s at the most.
     const dir = modelsDir({ slow: { from: `${FIXTURE_MODELS}same_float32` } });
     copyFileSync(

@@ -2,7 +2,6 @@
  * The configured streams as Redis knows them: one entry per partition, each with its own predictions stream.
  */
 import type { StreamConfig } from '../config.ts';
-import type { Limits } from '../limits.ts';
 import { notice } from '../observe/channels.ts';
 import type { IntakeStream, ModelLane } from '../schedule/intake.ts';
 
@@ -35,20 +34,11 @@ export function partitionStreams(streams: readonly StreamConfig[]): StreamPartit
 }
 
 /** The lane of events that name no model; null: there is none. */
-function laneOf({ model }: StreamPartition, lanes: readonly ModelLane[]): ModelLane | null {
+export function laneOf({ model }: StreamPartition, lanes: readonly ModelLane[]): ModelLane | null {
   // One model needs no name.
   const only = lanes.length === 1 ? lanes[0] : undefined;
   const named = lanes.find((l) => l.name === model || l.label === model);
   return (model === undefined ? only : named) ?? null;
-}
-
-/** Of events that name neither a deadline nor a model. */
-export function deadlineOf(
-  partition: StreamPartition,
-  lanes: readonly ModelLane[],
-  { deadlineMsDefault }: Limits,
-): number {
-  return partition.deadlineMs || laneOf(partition, lanes)?.deadlineMs || deadlineMsDefault;
 }
 
 /** What intake has to know of a stream. */

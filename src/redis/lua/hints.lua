@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
--- Writes what producers of a stream should know: how much waits, and how fast they may send. Each engine brings
--- its own part about once a second; here the parts are added up, and those of engines that have fallen silent
--- are dropped, so nobody has to coordinate. Engines of one group share the events, so their rates add up;
--- every group has to take all events, so the slowest group decides. Allowed while memory is short, for just
--- then producers have to be told to stop.
+-- Writes what producers of a stream should know: how much waits, and how fast they may send. Each engine
+-- brings its own part about once a second; here the parts are added up, and those of engines that have fallen
+-- silent are dropped, so nobody has to coordinate. Engines of one group share the events, so their rates add
+-- up; every group has to take all events, so the slowest group decides. Allowed while memory is short, for
+-- just then producers have to be told to stop.
 --
 -- A part is `state rate served backlog oldest_ms at_ms group`; rate is '-' for no limit. An engine without a
 -- limit in a group where others have one has not been at its limit yet, and counts like the mean of them.
@@ -45,9 +45,8 @@ for i = 1, #all, 2 do
   if not s or math.abs(now - t) > tonumber(STALE_MS) then
     call('HDEL', parts, all[i])
   else
-    local sum = groups[g] or { engines = 0, going = 0, limited = 0, rate = 0, slow = 0, backlog = 0, oldest = 0 }
+    local sum = groups[g] or { going = 0, limited = 0, rate = 0, slow = 0, backlog = 0, oldest = 0 }
     groups[g] = sum
-    sum.engines = sum.engines + 1
     if s ~= 'ok' then sum.slow = sum.slow + 1 end
     if s ~= 'stop' then
       sum.going = sum.going + 1
