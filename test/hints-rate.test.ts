@@ -190,7 +190,9 @@ test('refused settlements stop; after that it begins at half of what could be se
 test('nothing served for three seconds, though events wait, is a stop; a slow batch is not', () => {
   const none: Seen = { ...LATE, served: 0 };
   expect(after(LATE, none, none).state).toBe('slow');
+  expect(after(CALM, none, none, none).state).toBe('slow');
   expect(after(LATE, none, none, none)).toMatchObject({ state: 'stop', ratePerS: 0 });
+  expect(after(LATE, none, none, none, none)).toMatchObject({ state: 'stop', ratePerS: 0 });
   expect(after(LATE, none, none, none, LATE)).toMatchObject({ state: 'slow' });
   expect(after(LATE, none, none, none, LATE).ratePerS).toBeGreaterThan(0);
 });

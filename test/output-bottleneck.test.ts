@@ -57,7 +57,11 @@ test('memory used up: reading stops, all are told, and nothing is lost', { timeo
   await client.eval(FLOOD, 1, 'events', EVENTS, FEATURES);
   expect(await usedMemory()).toBeGreaterThan(Number((await client.config('GET', 'maxmemory'))[1]));
 
+  await until('it is refused', () => /OOM/.test(engine.backend.health().reasons.join()));
+  const refusedMs = performance.now();
   await until('the hints say stop', async () => (await hints())['state'] === 'stop');
+  // With the next word, not only when nothing has been served for three seconds.
+  expect(performance.now() - refusedMs).toBeLessThan(2900);
   expect(await hints()).toMatchObject({ state: 'stop', rate_per_s: '0' });
   // Every row that streams may have is taken, and no more than these has been read.
   const held = await pending();

@@ -291,7 +291,6 @@ class PacerOfStream implements Pacer {
     this.#refill();
     this.#ratePerS = ratePerS;
     if (ratePerS > 0) this.#goingPerS = ratePerS;
-    this.#tokens = Math.min(this.#tokens, this.#burst());
   }
 
   /** Tokens at most. */

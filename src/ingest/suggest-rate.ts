@@ -115,7 +115,9 @@ export function suggestRate(before: RateState, seen: Seen): RateState {
   if (backlog === null || oldestMs === null || !(intervalMs > 0)) return before;
   const lateMs = Math.max(LATE_MS_MIN, seen.deadlineMs * LATE_SHARE);
   const late = oldestMs > lateMs || shed > SHED_SHARE * (served + shed);
-  const stalledMs = late && served === 0 ? before.stalledMs + intervalMs : 0;
+  // An interval counts when events waited at both its ends.
+  const waited = late && (before.late || before.stalledMs > 0);
+  const stalledMs = waited && served === 0 ? before.stalledMs + intervalMs : 0;
   if (stalledMs >= STALLED_MS) return stopped({ ...before, stalledMs });
   const resumed = before.state === 'stop' ? resume(before) : before;
   const capacityPerS = capacityOf(resumed, seen, late);
