@@ -14,6 +14,7 @@ import { fileURLToPath } from 'node:url';
 import { followWallClock, nowMs } from './clock.ts';
 import type { Config } from './config.ts';
 import { createBackend } from './engine/backend.ts';
+import { hintProducers } from './engine/hints.ts';
 import { buildLanes } from './engine/lanes.ts';
 import { poolOptions, ServedModels } from './engine/models.ts';
 import { stateOf } from './engine/state.ts';
@@ -256,6 +257,9 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     parts.add(startTrimmer({ control, partitions }), (t) => t.stop());
   }
 
+  const hinted = { control, partitions, lanes: lanes.models, limits, consumer, committer };
+  const hints = parts.add(hintProducers(hinted), (h) => h.stop());
+
   // observe
   const backlogs = new Map<string, StreamBacklog>();
   const models = new ServedModels(specs, pool);
@@ -282,7 +286,10 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     for (const reader of readers) reader.check();
     committer.check();
     for (const { name, group } of partitions) {
-      void control.backlog(name, group).then((backlog) => backlogs.set(name, backlog));
+      void control.backlog(name, group).then((backlog) => {
+        backlogs.set(name, backlog);
+        return hints.tell(backlog);
+      });
     }
   };
   tick();
@@ -314,6 +321,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     sources,
     served: models,
     problems: allProblems,
+    refusal: () => committer.refusal,
     wantPredictions: (wanted) => {
       for (const tail of tails) tail.want(wanted);
     },

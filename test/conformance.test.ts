@@ -99,7 +99,7 @@ async function compareAll(): Promise<void> {
       await both('XPENDING', key, group, '-', '+', 1000);
     }
   }
-  await both('HGETALL', 'ledger');
+  for (const key of ['ledger', 'hints', 'parts']) await both('HGETALL', key);
 }
 
 test('every script of the engine is among the random ones', () => {

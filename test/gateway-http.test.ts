@@ -56,7 +56,9 @@ test('server, health and model metadata', async () => {
     503,
     { ready: false, reasons: ['no model is loaded'] },
   ]);
-  expect((await get(started, '/v2/models/genre/versions/3/ready')).status).toBe(503);
+  const modelReady = await get(started, '/v2/models/genre/versions/3/ready');
+  expect([ready, modelReady].map(({ headers }) => headers.get('retry-after'))).toEqual(['1', '1']);
+  expect(modelReady.status).toBe(503);
   expect((await get(started, '/v2/health/live')).status).toBe(200);
 });
 
@@ -238,21 +240,24 @@ test.each(bad)('%s is a 400 that says where', async (_name, body, message) => {
 });
 
 const failures = [
-  [{ status: 'invalid', detail: 'energy: must be finite' }, 400, 'invalid_event', null],
-  [{ status: 'overloaded', retryMs: 1200 }, 429, 'overloaded', '2'],
-  [{ status: 'unavailable', retryMs: 0 }, 503, 'model_unavailable', '1'],
-  [{ status: 'unknown_model' }, 404, 'unknown_model', null],
-  [{ status: 'expired' }, 504, 'deadline_exceeded', null],
-  [{ status: 'failed' }, 500, 'internal', null],
+  [{ status: 'invalid', detail: 'energy: must be finite' }, 400, 'invalid_event', null, undefined],
+  [{ status: 'overloaded', retryMs: 1200 }, 429, 'overloaded', '2', 1200],
+  [{ status: 'overloaded', retryMs: 0.25 }, 429, 'overloaded', '1', 1],
+  [{ status: 'overloaded', retryMs: 1000 }, 429, 'overloaded', '1', 1000],
+  [{ status: 'unavailable', retryMs: 3000.5 }, 503, 'model_unavailable', '4', 3001],
+  [{ status: 'unavailable', retryMs: 0 }, 503, 'model_unavailable', '1', 1000],
+  [{ status: 'unknown_model' }, 404, 'unknown_model', null, undefined],
+  [{ status: 'expired' }, 504, 'deadline_exceeded', null, undefined],
+  [{ status: 'failed' }, 500, 'internal', null, undefined],
 ] as const;
-test.each(failures)('%j is answered with %i %s', async (answer, status, code, retryAfter) => {
+test.each(failures)('%j is answered with %i %s', async (answer, status, code, retryAfter, retryMs) => {
   const started = await start();
   started.backend.answer = (_event, call) => (call === 1 ? OK : { ...OK, detail: '', ...answer });
   const response = await post(started, INFER, { inputs: [ENERGY] });
   expect(response.status).toBe(status);
   expect(response.headers.get('retry-after')).toBe(retryAfter);
-  const body = (await response.json()) as { error: string; code: string };
-  expect(body.code).toBe(code);
+  const body = (await response.json()) as { error: string; code: string; retry_ms?: number };
+  expect([body.code, body.retry_ms]).toEqual([code, retryMs]);
   expect(body.error).toMatch(/^row 1: ./);
   const short = await post(started, INFER, { data: {} });
   expect([short.status, ((await short.json()) as { error: string }).error]).toEqual([

@@ -1,4 +1,5 @@
 /** The push protocol over real sockets: what a client sees for everything it can do wrong, and right. */
+import type { IncomingMessage } from 'node:http';
 import { createConnection } from 'node:net';
 import { afterEach, expect, test } from 'vitest';
 import { SubitoError } from '../src/errors.ts';
@@ -21,7 +22,7 @@ test('hello is answered with the limits a client must know', async () => {
   const { ws } = await start();
   const one = await new Player(ws).opened();
   const welcome = await one.ask({ t: 'hello', id: 1, token: 'ignored while auth is off', sdk: 'js/1.0' });
-  expect(welcome).toMatchObject({ t: 'welcome', id: 1, conn: 'c1', ping: 25_000, max: 16_384 });
+  expect(welcome).toMatchObject({ t: 'welcome', id: 1, conn: 'c1', ping: 25_000, max: 16_384, events: 100 });
   expect(one.socket.protocol).toBe('subito.v1.json');
 });
 
@@ -248,7 +249,7 @@ test('events without an answer are bounded', async () => {
     one.send({ t: 'event', id, d: {} });
     now = id;
   }
-  expect(await one.answer(now)).toMatchObject({ code: 113, retry: true });
+  expect(await one.answer(now)).toMatchObject({ code: 113, retry: true, after: 1000 });
   expect(backend.held.length).toBe(10);
 });
 
@@ -267,10 +268,14 @@ test('an address that connects too often gets 429', async () => {
   const { ws } = await start({ connectionsPerIpPerSecondMax: 3 });
   for (let i = 0; i < 3; i++) await player(ws);
   const refused = new Player(ws);
-  const status = await new Promise((resolve) => {
-    refused.socket.on('unexpected-response', (_request, response) => resolve(response.statusCode));
+  const response = await new Promise<IncomingMessage>((resolve) => {
+    refused.socket.on('unexpected-response', (_request, answer) => resolve(answer));
   });
-  expect(status).toBe(429);
+  expect([response.statusCode, response.headers['retry-after']]).toEqual([429, '1']);
+  const body = JSON.parse((await response.toArray()).join('')) as Record<string, unknown>;
+  expect(body).toMatchObject({ code: 'rate_limited', error: expect.stringContaining('too many') });
+  expect(body['retry_ms']).toBeGreaterThan(0);
+  expect(body['retry_ms']).toBeLessThanOrEqual(334);
 });
 
 test('pages of other origins are refused, the own and the listed ones are not', async () => {

@@ -11,7 +11,7 @@
  * A connection is, in turn: connecting; open, once the gateway has said welcome; waiting, until the next
  * try; and in the end closed, by `close()` or by a close code that says not to come back as you are. Coming
  * back, it subscribes to everything again and resends events whose `ack` it has not seen: their ids make
- * that harmless.
+ * that harmless. The gateway says how many events it takes without an answer; more than that wait here.
  */
 
 /** A prediction, pushed to a subscription or in answer to `infer`. */
@@ -37,6 +37,12 @@ export interface ClientOptions {
   readonly token?: string;
   /** An answer that takes longer counts as failed. Default 15,000. */
   readonly timeoutMs?: number;
+  /**
+   * How often `infer` and `send` try again when the gateway refuses an event for now (overloaded, too fast,
+   * ...), after the time that it says, and up to half as much again. Each try may take `timeoutMs`. Default
+   * 0.
+   */
+  readonly retries?: number;
   /** Told about each change, with the reason where there is one. */
   readonly onState?: (state: ClientState, reason: string) => void;
   /**
@@ -111,6 +117,7 @@ interface Frame {
   readonly d?: Readonly<Record<string, unknown>>;
   readonly dup?: boolean;
   readonly ping?: number;
+  readonly events?: number;
   readonly code?: number;
   readonly msg?: string;
   readonly detail?: string;
@@ -152,6 +159,10 @@ const BACKOFF_MS_MIN = 250;
 const BACKOFF_MS_MAX = 15_000;
 /** From this code on: do not reconnect as you are. */
 const CLOSE_FINAL_MIN = 4500;
+/** More tries are no patience, but load. */
+const RETRIES_MAX = 20;
+/** Who is told to come back later than that is told so, and does not wait. */
+const RETRY_AFTER_MS_MAX = 60_000;
 /** Requests without an answer; past it new ones are refused here, for memory is not a queue. */
 const WAITING_MAX = 1024;
 
@@ -164,6 +175,16 @@ export class Client {
   readonly #options: ClientOptions;
   readonly #waiting = new Map<number, Waiting>();
   readonly #following = new Map<string, Following>();
+  /**
+   * Events that the gateway has not answered on this connection, also those that nobody waits for any more.
+   */
+  readonly #unanswered = new Set<number>();
+  /** Events that wait for one of them to be answered. */
+  #held: number[] = [];
+  /** How many there may be; from welcome. */
+  #unansweredMax = Number.POSITIVE_INFINITY;
+  /** Ends the waits between tries. */
+  readonly #waits = new Set<() => void>();
   #state: ClientState = 'waiting';
   #socket: WebSocket | null = null;
   #nextId = 1;
@@ -175,6 +196,14 @@ export class Client {
   constructor(url: string, options: ClientOptions) {
     this.#url = socketUrl(url);
     this.#options = options;
+    const { retries = 0 } = options;
+    if (!Number.isInteger(retries) || retries < 0 || retries > RETRIES_MAX) {
+      throw new ClientError(
+        `retries is ${retries}: it must be a whole number up to ${RETRIES_MAX}`,
+        0,
+        false,
+      );
+    }
     this.#connect();
   }
 
@@ -207,17 +236,17 @@ export class Client {
   }
 
   /**
-   * Asks for the prediction of one event, here and now. Rejects with a ClientError; it is not sent a second
-   * time.
+   * Asks for the prediction of one event, here and now. Rejects with a ClientError; after a lost connection
+   * it is not sent a second time.
    */
   async infer(event: ClientEvent): Promise<ClientPrediction> {
-    return toPrediction(await this.#request({ ...eventFrame(event), via: 'direct' }, false));
+    return toPrediction(await this.#ask({ ...eventFrame(event), via: 'direct' }, false));
   }
 
   /** Appends an event to the input stream; resolves with its entry id once it is stored. */
   async send(event: ClientEvent): Promise<{ sid: string; dup: boolean }> {
     const frame = { ...eventFrame(event), eid: event.event ?? randomId(), via: 'stream' };
-    const ack = await this.#request(frame, true);
+    const ack = await this.#ask(frame, true);
     return { sid: ack.sid ?? '', dup: ack.dup ?? false };
   }
 
@@ -260,8 +289,12 @@ export class Client {
       this.#finish(text);
       return;
     }
+    this.#unanswered.clear();
+    this.#held = [];
     for (const [id, waiting] of this.#waiting) {
-      if (!waiting.sent || waiting.resend) continue;
+      if (!waiting.sent) continue;
+      waiting.sent = false;
+      if (waiting.resend) continue;
       this.#waiting.delete(id);
       waiting.reject(new ClientError(`${text} before the answer came`, 0, true));
     }
@@ -283,6 +316,7 @@ export class Client {
     this.#waiting.clear();
     this.#following.clear();
     this.#setState('closed', reason);
+    for (const end of this.#waits) end();
   }
 
   #receive(frame: Frame): void {
@@ -296,6 +330,7 @@ export class Client {
     } else if (frame.id !== undefined) {
       const waiting = this.#waiting.get(frame.id);
       this.#waiting.delete(frame.id);
+      this.#answered(frame.id);
       if (frame.t === 'error') waiting?.reject(toError(frame));
       else waiting?.resolve(frame);
     }
@@ -304,13 +339,11 @@ export class Client {
   #welcome(frame: Frame): void {
     this.#attempts = 0;
     this.#silenceMs = 2.5 * (frame.ping ?? CONNECT_MS_MAX);
+    this.#unansweredMax = frame.events ?? Number.POSITIVE_INFINITY;
     this.#listen();
     this.#setState('open', '');
     // Before the subscriptions: those are requests too, and would be written twice.
-    for (const waiting of this.#waiting.values()) {
-      waiting.sent = true;
-      this.#write(waiting.frame);
-    }
+    for (const [id, waiting] of this.#waiting) this.#send(id, waiting);
     for (const following of this.#following.values()) this.#follow(following);
   }
 
@@ -374,6 +407,54 @@ export class Client {
     following.consumed = 0;
   }
 
+  /** A request for an event, with as many more tries as the caller wants. */
+  async #ask(fields: Readonly<Record<string, unknown>>, resend: boolean): Promise<Frame> {
+    for (let tries = 0; ; tries++) {
+      try {
+        return await this.#request(fields, resend);
+      } catch (error) {
+        const waitMs = tries < (this.#options.retries ?? 0) ? retryMs(error, tries) : null;
+        if (waitMs === null) throw error;
+        await this.#wait(waitMs);
+      }
+    }
+  }
+
+  /** Ends sooner when the client is closed. */
+  #wait(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      const end = () => {
+        clearTimeout(timer);
+        this.#waits.delete(end);
+        resolve();
+      };
+      const timer = setTimeout(end, ms);
+      this.#waits.add(end);
+    });
+  }
+
+  /** Writes a request, or holds an event back of which the gateway has enough. */
+  #send(id: number, waiting: Waiting): void {
+    const isEvent = waiting.frame['t'] === 'event';
+    if (isEvent && this.#unanswered.size >= this.#unansweredMax) {
+      this.#held.push(id);
+      return;
+    }
+    if (isEvent) this.#unanswered.add(id);
+    waiting.sent = true;
+    this.#write(waiting.frame);
+  }
+
+  /** There is room for the event that has waited longest, and that somebody still waits for. */
+  #answered(id: number): void {
+    if (!this.#unanswered.delete(id)) return;
+    while (this.#held.length > 0 && this.#unanswered.size < this.#unansweredMax) {
+      const next = this.#held.shift() as number;
+      const waiting = this.#waiting.get(next);
+      if (waiting !== undefined) this.#send(next, waiting);
+    }
+  }
+
   #request(fields: Readonly<Record<string, unknown>>, resend: boolean): Promise<Frame> {
     if (this.#state === 'closed') return Promise.reject(closedError('the client is closed'));
     if (this.#waiting.size >= WAITING_MAX) {
@@ -392,10 +473,11 @@ export class Client {
           done(value);
         };
       };
-      const sent = this.#state === 'open';
+      const [resolved, rejected] = [settle(resolve), settle(reject)];
       const frame = { ...fields, id };
-      this.#waiting.set(id, { frame, resend, sent, resolve: settle(resolve), reject: settle(reject) });
-      if (sent) this.#write(frame);
+      const waiting: Waiting = { frame, resend, sent: false, resolve: resolved, reject: rejected };
+      this.#waiting.set(id, waiting);
+      if (this.#state === 'open') this.#send(id, waiting);
     });
   }
 
@@ -454,6 +536,15 @@ function toError(frame: Frame): ClientError {
   const parts = [frame.msg ?? 'error', frame.path, frame.detail].filter((part) => part !== undefined);
   const { code = 0, retry = false, after = 0, path = '' } = frame;
   return new ClientError(parts.join(': '), code, retry, after, path);
+}
+
+/** How long to wait before another try; null: there is no point in one, or it is not known that there is. */
+function retryMs(error: unknown, tries: number): number | null {
+  const isRefusal = error instanceof ClientError && error.code !== 0 && error.retryable;
+  if (!isRefusal || error.afterMs > RETRY_AFTER_MS_MAX) return null;
+  const baseMs = error.afterMs > 0 ? error.afterMs : BACKOFF_MS_MIN * 2 ** tries;
+  // Never sooner than it was asked to; and not all who were refused together are back together.
+  return Math.min(baseMs, RETRY_AFTER_MS_MAX) * (1 + Math.random() / 2);
 }
 
 function closedError(reason: string): ClientError {

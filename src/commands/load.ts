@@ -35,6 +35,10 @@ export const loadFlags: readonly (readonly [flags: string, description: string])
     '--outstanding-max <n>',
     `unanswered events before new ones count as errors (${loadDefaults.outstandingMax})`,
   ],
+  [
+    '--pace',
+    'for --via stream: wait for turns at the rate that the engines suggest; the waiting is reported',
+  ],
   ['--allow-remote', 'allow targets other than this machine'],
   ['--json', 'print the report as JSON'],
 ];
@@ -121,6 +125,7 @@ export function loadOptions(given: Readonly<Record<string, unknown>>): LoadOptio
     seed: number('seed', d.seed),
     errorsMax: number('errorsMax', d.errorsMax),
     outstandingMax: whole('outstandingMax', d.outstandingMax),
+    pace: given['pace'] === true,
     allowRemote: given['allowRemote'] === true,
   };
 }

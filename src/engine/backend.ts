@@ -5,6 +5,7 @@ import type { Backend, ModelInfo, StreamEvent } from '../gateway/backend.ts';
 import type { ModelProblem } from '../infer/protocol.ts';
 import type { Sources } from '../observe/sources.ts';
 import type { Control } from '../redis/control.ts';
+import { faultOf } from '../redis/faults.ts';
 import type { Batch } from '../schedule/batch.ts';
 import type { Batcher } from '../schedule/batcher.ts';
 import type { Answer, DirectEvent } from '../schedule/direct.ts';
@@ -22,6 +23,8 @@ export interface BackendOptions {
   readonly partitions: readonly StreamPartition[];
   readonly sources: Sources;
   readonly wantPredictions: (wanted: boolean) => void;
+  /** What Redis says against settlements that it refuses now; '' while it refuses none. */
+  readonly refusal: () => string;
   readonly served: ServedModels;
   /** Models that are not served. */
   readonly problems: readonly ModelProblem[];
@@ -64,6 +67,12 @@ export function createBackend(options: BackendOptions): Backend {
       const lane = laneOf(event.model || defaultModel);
       if (lane === undefined) {
         answer(refusal('unknown_model', unknownModel(event, infos), 0));
+        return;
+      }
+      const why = lane.record ? options.refusal() : '';
+      if (why !== '') {
+        const detail = `its answers are recorded, which Redis refuses now: ${faultOf(why).why}`;
+        answer(refusal('unavailable', detail, UNAVAILABLE_RETRY_MS));
         return;
       }
       const now = nowMs();

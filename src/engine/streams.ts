@@ -34,6 +34,14 @@ export function partitionStreams(streams: readonly StreamConfig[]): StreamPartit
   return partitions;
 }
 
+/** The lane of events that name no model; null: there is none. */
+export function laneOf({ model }: StreamPartition, lanes: readonly ModelLane[]): ModelLane | null {
+  // One model needs no name.
+  const only = lanes.length === 1 ? lanes[0] : undefined;
+  const named = lanes.find((l) => l.name === model || l.label === model);
+  return (model === undefined ? only : named) ?? null;
+}
+
 /** What intake has to know of a stream. */
 export function intakeStream(partition: StreamPartition, lanes: readonly ModelLane[]): IntakeStream {
   const { index, model, deadlineMs, encoding, name } = partition;
@@ -43,13 +51,6 @@ export function intakeStream(partition: StreamPartition, lanes: readonly ModelLa
     notice('warn', 'STREAM_MODEL_UNKNOWN', message);
   }
   return { index, lane, deadlineMs: deadlineMs ?? 0, json: encoding === 'json' };
-}
-
-/** Of its default model. One model needs no name. */
-function laneOf({ model }: StreamPartition, lanes: readonly ModelLane[]): ModelLane | null {
-  const only = lanes.length === 1 ? lanes[0] : undefined;
-  const named = lanes.find((lane) => lane.name === model || lane.label === model);
-  return (model === undefined ? only : named) ?? null;
 }
 
 /** What the figures are held against. */

@@ -237,6 +237,7 @@ export class Protocol {
       now: Math.floor(nowMs),
       ping: pingMs,
       max: messageBytesMax,
+      events: this.#unansweredMax,
     };
     return [{ do: 'send', frame }, ...this.#charge(nowMs)];
   }

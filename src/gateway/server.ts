@@ -24,7 +24,7 @@ import { Hub } from './hub.ts';
 import { hostAllowed, originAllowed } from './origin.ts';
 import { AddressRates } from './rates.ts';
 import type { RequestHead } from './routes/http.ts';
-import { Exchange, readHead } from './routes/http.ts';
+import { Exchange, readHead, retryAfter } from './routes/http.ts';
 import type { Route, RouterOptions } from './routes/router.ts';
 import { createRouter } from './routes/router.ts';
 import type { Mounts } from './routes/static.ts';
@@ -196,8 +196,10 @@ class Listener {
     const address = Buffer.from(res.getRemoteAddressAsText()).toString('latin1');
     const afterMs = this.#addresses.take(address, this.#now());
     if (afterMs > 0) {
-      res.writeStatus('429 Too Many Requests').writeHeader('retry-after', String(Math.ceil(afterMs / 1000)));
-      res.end('too many new connections from this address');
+      const error = 'too many new connections from this address';
+      res.writeStatus('429 Too Many Requests').writeHeader('content-type', 'application/json');
+      for (const [name, value] of Object.entries(retryAfter(afterMs))) res.writeHeader(name, value);
+      res.end(JSON.stringify({ error, code: 'rate_limited', retry_ms: Math.ceil(afterMs) }));
       return;
     }
     const offered = req.getHeader('sec-websocket-protocol').split(',', 16);

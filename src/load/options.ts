@@ -47,6 +47,8 @@ export interface LoadOptions {
   /** Share of events that may fail or be lost before the exit code says so. */
   readonly errorsMax: number;
   readonly outstandingMax: number;
+  /** Keep to the rate that the engines suggest. */
+  readonly pace: boolean;
   readonly allowRemote: boolean;
 }
 
@@ -75,6 +77,7 @@ export const loadDefaults: LoadOptions = {
   seed: 1,
   errorsMax: 0.01,
   outstandingMax: 200_000,
+  pace: false,
   allowRemote: false,
 };
 
@@ -100,6 +103,7 @@ export function checkLoadOptions(options: LoadOptions): void {
   const sources = [options.data !== '', options.dataFile !== '', options.featuresBytes > 0];
   if (sources.filter(Boolean).length > 1) usage('give only one of --data, --data-file and --features-bytes');
   if (options.via === 'http' && options.model === '') usage('--via http needs --model');
+  if (options.via !== 'stream' && options.pace) usage('--pace goes with --via stream');
   if (options.via !== 'stream' && options.observe === 'push') usage('--observe push goes with --via stream');
   if (eventsOf(options) > EVENTS_MAX) {
     usage(`${eventsOf(options)} events are more than ${EVENTS_MAX}: lower --rate or --duration`);

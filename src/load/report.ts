@@ -1,6 +1,7 @@
 /** What a run found, as data (`--json`) and as text. */
 import type { Account, Interval, Percentiles } from './account.ts';
 import type { LoadOptions } from './options.ts';
+import type { PacingReport } from './paced-way.ts';
 
 /**
  * The generator's own delay colours the figures when its p99 is more than this, and than this share of
@@ -27,6 +28,8 @@ export interface LoadReport {
   readonly entryLatencyMs: Percentiles;
   /** Milliseconds that the generator was late. Contained in latencyMs. */
   readonly latenessMs: Percentiles;
+  /** With --pace: of all events, those of the warm-up too. Its waiting is contained in latencyMs. */
+  readonly pacing?: PacingReport;
   readonly notes: readonly string[];
   readonly warnings: readonly string[];
   readonly ok: boolean;
@@ -39,6 +42,7 @@ export function makeReport(
   sentMs: number,
   notes: readonly string[],
   failure: string | null,
+  pacing?: PacingReport,
 ): LoadReport {
   const latenessMs = account.lateness;
   const answeredMs = Math.max(sentMs, account.lastAnswerMs - options.warmupS * 1000);
@@ -81,6 +85,7 @@ export function makeReport(
     latencyMs: account.latency,
     entryLatencyMs: account.entryLatency,
     latenessMs,
+    ...(pacing === undefined ? {} : { pacing }),
     notes,
     warnings,
     ok:
@@ -111,6 +116,7 @@ export function formatReport(report: LoadReport): string {
     row('latency, from due time', report.latencyMs),
     ...(report.entryLatencyMs.count > 0 ? [row('from entry id (whole ms)', report.entryLatencyMs)] : []),
     row('generator lateness', report.latenessMs),
+    ...(report.pacing === undefined ? [] : ['', pacingLine(report.pacing)]),
   ];
   const errors = Object.entries(report.errors).sort((a, b) => b[1] - a[1]);
   if (errors.length > 0) lines.push('', 'errors', ...errors.map(([code, count]) => `  ${count} x ${code}`));
@@ -131,6 +137,14 @@ function row(name: string, { count, ...of }: Percentiles): string {
   if (count === 0) return `${name.padEnd(24)} (none)`;
   const cells = [of.p50, of.p90, of.p99, of.p999, of.max].map((value) => ms(value).padStart(10));
   return `${name.padEnd(24)}${cells.join(' ')}`;
+}
+
+function pacingLine({ hint, ratePerS, waited, waitMsMean, waitMsMax, givenUp }: PacingReport): string {
+  const rate = ratePerS === null ? 'no limit' : perS(ratePerS);
+  return (
+    `pacing    hints ${hint}, ${rate}   waited ${waited} events, ${ms(waitMsMean)} on average, ` +
+    `${ms(waitMsMax)} at most   given up ${givenUp}`
+  );
 }
 
 const ms = (value: number) => `${value < 100 ? value.toFixed(2) : value.toFixed(0)} ms`;

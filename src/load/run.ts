@@ -7,6 +7,7 @@ import { drive, RunClock } from './drive.ts';
 import { HttpWay, modelInputs } from './http-way.ts';
 import type { LoadOptions } from './options.ts';
 import { checkLoadOptions, eventsOf } from './options.ts';
+import { PacedWay } from './paced-way.ts';
 import { samples } from './payload.ts';
 import type { LoadReport } from './report.ts';
 import { makeReport } from './report.ts';
@@ -68,14 +69,16 @@ export async function runLoad(options: LoadOptions, hooks: LoadHooks = {}): Prom
     gapMs: options.ratePerS > FAST_PER_S ? 0.5 : 0.25,
     onTick: (elapsedMs, interval) => hooks.onTick?.(elapsedMs, interval, account),
   });
-  return makeReport(options, account, Math.max(0, stoppedMs - options.warmupS * 1000), way.notes, failure);
+  const sentMs = Math.max(0, stoppedMs - options.warmupS * 1000);
+  return makeReport(options, account, sentMs, way.notes, failure, way.pacing?.());
 }
 
 function wayOf(options: LoadOptions): MakeWay {
   return async (run, settle, fail) => {
     const random = seededRandom(options.seed ^ 0x5eed);
     if (options.via === 'stream') {
-      return new StreamWay(options, run, samples(options, 'features', random), settle, fail);
+      const way = new StreamWay(options, run, samples(options, 'features', random), settle, fail);
+      return options.pace ? new PacedWay(way, options, settle) : way;
     }
     const inputs = options.model === '' ? [] : await modelInputs(options);
     const prepared = samples(options, inputs[0]?.name ?? 'features', random);

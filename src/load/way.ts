@@ -1,6 +1,7 @@
 /**
  * How events reach the engine and answers come back: what the driver asks of the three ways.
  */
+import type { PacingReport } from './paced-way.ts';
 
 /**
  * Reports the outcome of event `seq`; `code` is '' for a good answer. `entryMs`: from its entry id, -1 if
@@ -20,6 +21,8 @@ export interface Way {
   close(): Promise<void>;
   /** Things the user should know: connections raised, clocks compared. */
   readonly notes: readonly string[];
+  /** Of a way that is kept to a suggested rate. */
+  pacing?(): PacingReport;
 }
 
 /** Event ids of a run: `<run>-<seq>`. Gives the number, or -1 for an id of another run. */

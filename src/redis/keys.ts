@@ -28,6 +28,20 @@ export function aliveKey(stream: string, group: string, consumer: string): strin
 }
 
 /**
+ * A hash that producers of the stream may read (ingest/hints.ts), with an expiry. Fields: `state` (`ok`,
+ * `slow`, `stop`), `rate_per_s` (for all producers together; '' for no limit), `backlog` (unread events),
+ * `oldest_ms` (age of the oldest of them), `at_ms` (the server's Unix time when it was written).
+ */
+export function hintsKey(stream: string): string {
+  return `${tagged(stream)}:hints`;
+}
+
+/** A hash: what each engine contributes to the hints; the fields are in lua/hints.lua. */
+export function hintPartsKey(stream: string): string {
+  return `${tagged(stream)}:hints:parts`;
+}
+
+/**
  * A stream: what became of dead letters that are no longer among the dead letters. Fields: `source` (entry
  * id of the input), `deadletter` (its entry id among the dead letters), `to` (entry id of the event that was
  * made of it again; '' when it was dropped).

@@ -83,6 +83,15 @@ export const scriptCalls: Readonly<Record<string, (random: Random) => ScriptCall
     return ['trim', [stream(random), LEDGER, out(random)], [group(random), keepMs, oldMs, random.int(4, 20)]];
   },
   backlog: (random) => ['backlog', [stream(random), LEDGER], [group(random), random.int(1, 6)]],
+  hints: (random) => {
+    const keys = ['hints', random.chance(0.05) ? 'text' : 'parts', stream(random)];
+    const rate = random.chance(0.4) ? '-' : random.int(0, 5000);
+    const figures = [rate, random.int(0, 1000), random.int(0, 90), random.int(0, 900)];
+    const state = random.pick(['ok', 'ok', 'slow', 'stop', 'gone']);
+    // Below zero every part is stale.
+    const staleMs = random.chance(0.9) ? HOUR_MS : -1;
+    return ['hints', keys, [group(random), consumer(random), state, ...figures, staleMs]];
+  },
   inspect: (random) => ['inspect', [stream(random)], [group(random)]],
   letters: (random) => [
     'letters',

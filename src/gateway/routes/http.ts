@@ -67,6 +67,11 @@ const SECURITY_HEADERS: Headers = {
 
 const JSON_HEADERS: Headers = { 'content-type': 'application/json', 'cache-control': 'no-store' };
 
+/** Of refusals that pass. */
+export function retryAfter(retryMs: number): Headers {
+  return { 'retry-after': String(Math.max(1, Math.ceil(retryMs / 1000))) };
+}
+
 type Pairs = readonly (readonly [name: string, value: string])[];
 
 const pairsOf = (headers: Headers): Pairs => Object.entries({ ...SECURITY_HEADERS, ...headers });
@@ -118,6 +123,14 @@ export class Exchange {
       'inference-header-content-length': `${json.length}`,
     };
     this.reply(status, headers, Buffer.concat([json, ...parts]));
+  }
+
+  /**
+   * An error that is worth another try in `retryMs` milliseconds: whole seconds, rounded up, are all that the
+   * header can say; the body has them precisely.
+   */
+  retry(status: 429 | 503, code: string, message: string, retryMs: number): void {
+    this.json(status, { error: message, code, retry_ms: Math.ceil(retryMs) }, retryAfter(retryMs));
   }
 
   /** The error form of the Open Inference Protocol, with a code for programs. */

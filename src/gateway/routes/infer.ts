@@ -37,6 +37,9 @@ const WINDOW_ROWS_MAX = 64;
 
 type Fields = Readonly<Record<string, unknown>>;
 
+/** Where the engine does not know. */
+const RETRY_MS_DEFAULT = 1000;
+
 /** `curl -d` says form-urlencoded unless told otherwise, and means JSON. */
 const JSON_TYPES = /^(application\/(json|[\w.-]+\+json|x-www-form-urlencoded)|text\/plain)?\s*(;|$)/i;
 
@@ -304,9 +307,7 @@ const FAILURES: Readonly<Record<string, readonly [status: number, code: string, 
 
 function fail(exchange: Exchange, answer: RowFailure['answer'], prefix: string): void {
   const [status, code, message] = FAILURES[answer.status] ?? FAILURES['failed']!;
-  const retryable = status === 429 || status === 503;
-  // Whole seconds are all that the header can say.
-  const seconds = Math.max(1, Math.ceil(answer.retryMs / 1000));
-  const headers: Record<string, string> = retryable ? { 'retry-after': String(seconds) } : {};
-  exchange.error(status, code, prefix + (answer.detail === '' ? message : answer.detail), headers);
+  const text = prefix + (answer.detail === '' ? message : answer.detail);
+  if (status !== 429 && status !== 503) exchange.error(status, code, text);
+  else exchange.retry(status, code, text, answer.retryMs > 0 ? answer.retryMs : RETRY_MS_DEFAULT);
 }

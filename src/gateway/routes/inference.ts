@@ -5,6 +5,7 @@
 import type { FieldSpec } from '../../infer/handler.ts';
 import type { Backend, ModelInfo } from '../backend.ts';
 import type { Exchange, RequestHead } from './http.ts';
+import { retryAfter } from './http.ts';
 import type { InferOptions } from './infer.ts';
 import { inferRoute } from './infer.ts';
 import { DATATYPES } from './tensors.ts';
@@ -13,6 +14,9 @@ export interface InferenceOptions extends InferOptions {
   /** Of Subito, for the server's metadata. */
   readonly version: string;
 }
+
+/** Readiness is judged anew each time; a second is what reconnecting takes. */
+const READY_RETRY_MS = 1000;
 
 type Fields = Readonly<Record<string, unknown>>;
 
@@ -62,6 +66,7 @@ function modelRoute(
   const model = backend.model(name);
   const problem = model === undefined ? backend.problem?.(name) : undefined;
   if (problem !== undefined && verb === 'ready') {
+    // It stays so until somebody mends the model: there is no time to name.
     getOnly(head, exchange, () => exchange.json(503, { name, ready: false, reasons: [problem] }));
   } else if (model === undefined) {
     exchange.error(404, 'unknown_model', `no model ${name} is served here`);
@@ -69,7 +74,8 @@ function modelRoute(
     getOnly(head, exchange, () => exchange.json(200, modelMetadata(backend, model)));
   } else if (verb === 'ready') {
     const { ready } = backend.health();
-    getOnly(head, exchange, () => exchange.json(ready ? 200 : 503, { name: model.name, ready }));
+    const answer = { name: model.name, ready };
+    getOnly(head, exchange, () => (ready ? exchange.json(200, answer) : notReady(exchange, answer)));
   } else if (verb === 'infer') {
     if (head.method === 'POST') inferRoute(options, name, model, head, exchange);
     else exchange.error(405, 'method_not_allowed', `${head.path} answers POST`, { allow: 'POST' });
@@ -84,7 +90,14 @@ function health(backend: Backend, which: 'live' | 'ready', exchange: Exchange): 
   const { live, ready, reasons } = backend.health();
   const well = which === 'live' ? live : ready;
   const says = reasons.length > 0 && !(which === 'live' && well);
-  exchange.json(well ? 200 : 503, { [which]: well, ...(says ? { reasons } : {}) });
+  const answer = { [which]: well, ...(says ? { reasons } : {}) };
+  if (well) exchange.json(200, answer);
+  else notReady(exchange, answer);
+}
+
+/** Probes ask again anyway; whoever is not a probe is told when to. */
+function notReady(exchange: Exchange, answer: Fields): void {
+  exchange.json(503, answer, retryAfter(READY_RETRY_MS));
 }
 
 function tensorMetadata(field: FieldSpec): Fields {
