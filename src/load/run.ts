@@ -1,13 +1,14 @@
 /** One load run from options to report: the wiring. */
 
 import { seededRandom } from '../random.ts';
-import type { Interval } from './account.ts';
+import type { Interval, Watch } from './account.ts';
 import { Account } from './account.ts';
 import { drive, RunClock } from './drive.ts';
 import { HttpWay, modelInputs } from './http-way.ts';
 import type { LoadOptions } from './options.ts';
 import { checkLoadOptions, eventsOf } from './options.ts';
 import { samples } from './payload.ts';
+import { priorityPattern } from './priorities.ts';
 import type { LoadReport } from './report.ts';
 import { makeReport } from './report.ts';
 import { arrivals, OpenLoop } from './schedule.ts';
@@ -27,6 +28,9 @@ export interface LoadHooks {
   readonly onTick?: (elapsedMs: number, interval: Interval, account: Account) => void;
   /** Another way than options.via says; the benchmark measures other engines so. */
   readonly makeWay?: MakeWay;
+  /** Times of arrival (ms since the start, never decreasing) instead of those that rate and seed give. */
+  readonly arrival?: () => number;
+  readonly watch?: Watch;
 }
 
 /** Throws SubitoError for options that cannot be, or when the target cannot be reached. */
@@ -38,6 +42,8 @@ export async function runLoad(options: LoadOptions, hooks: LoadHooks = {}): Prom
     warmupMs: options.warmupS * 1000,
     timeoutMs: options.timeoutS * 1000,
     outstandingMax: options.outstandingMax,
+    pattern: priorityPattern(options.priority),
+    ...(hooks.watch === undefined ? {} : { watch: hooks.watch }),
   });
   // The run's own clock names it: answers to an earlier run's events must not count for this one.
   const run = `load${Date.now().toString(36)}`;
@@ -50,7 +56,9 @@ export async function runLoad(options: LoadOptions, hooks: LoadHooks = {}): Prom
   const settle: Settle = (seq, code, entryMs) => account.settle(seq, clock.now(), code, entryMs);
   const way = await (hooks.makeWay ?? wayOf(options))(run, settle, fail);
   const endMs = (options.warmupS + options.durationS) * 1000;
-  const loop = new OpenLoop(arrivals(options.arrivals, options.ratePerS, seededRandom(options.seed)), endMs);
+  const { ratePerS, seed } = options;
+  const arrival = hooks.arrival ?? arrivals(options.arrivals, ratePerS, seededRandom(seed));
+  const loop = new OpenLoop(arrival, endMs);
   let stoppedMs = endMs;
   const stopped = hooks.stop ?? new AbortController().signal;
   for (const signal of [stopped, abandon.signal]) {
