@@ -3,7 +3,7 @@
 export interface Plan {
   /** Of events that name none: by the configuration of their stream, and by requests over sockets. */
   readonly deadlineMs: number;
-  /** The drain that measures capacity should last about so long. */
+  /** A drain that measures the capacity should last about so long. */
   readonly drainS: number;
   /** At half of the capacity, before what is measured. */
   readonly warmS: number;
@@ -24,7 +24,7 @@ export interface Plan {
 
 export const PLAN: Plan = {
   deadlineMs: 250,
-  drainS: 10,
+  drainS: 6,
   warmS: 3,
   overloadS: 60,
   tailS: 10,
@@ -41,7 +41,7 @@ export const PLAN_CHECK: Plan = { ...PLAN, overloadS: 20, tailS: 5, rates: [2] }
 
 export const PLAN_QUICK: Plan = {
   ...PLAN,
-  drainS: 1.5,
+  drainS: 0.7,
   warmS: 0.5,
   overloadS: 5,
   tailS: 3,

@@ -10,11 +10,16 @@ import type { Target } from './targets.ts';
 export interface Ground {
   readonly site: Site;
   readonly plan: Plan;
-  /** Events of the slow model a second, measured in this run. */
+  /** Events of the slow model a second, measured at the beginning of the run. */
   readonly capacityPerS: number;
   readonly say: (line: string) => void;
   /** An engine of the scenario's own, ended when `use` is done. */
   withEngine<T>(use: (engine: OverloadEngine) => Promise<T>, models?: ModelsOptions): Promise<T>;
+  /** The same, with its capacity measured just before: what else the machine does changes it. */
+  withMeasured<T>(
+    use: (engine: OverloadEngine, capacityPerS: number) => Promise<T>,
+    models?: ModelsOptions,
+  ): Promise<T>;
 }
 
 export interface Finding {

@@ -1,7 +1,7 @@
 /** `autocannon`: somebody else's tool, over HTTP, on more connections than can be answered in time. */
 import { percent, prose, whole } from '../../text.ts';
 import { type CannonReport, cannon } from '../cannon.ts';
-import type { Finding, Ground, Scenario } from '../scenario.ts';
+import type { Finding, Scenario } from '../scenario.ts';
 import { holds, none, type Target } from '../targets.ts';
 
 /** More than the model does in a quarter of a second, which is how long events are of use. */
@@ -14,21 +14,25 @@ export const autocannon: Scenario = {
   async run(ground) {
     const { plan, say } = ground;
     const body = { data: { level: 0.5 }, key: 'load-0', deadline_ms: plan.deadlineMs };
-    const report = await ground.withEngine((engine) =>
-      cannon({
-        url: `${engine.url}/v2/models/slow/infer`,
-        body: JSON.stringify(body),
-        connections: CONNECTIONS,
-        seconds: plan.overloadS,
-      }),
-    );
+    const found = await ground.withMeasured(async (engine, capacityPerS) => {
+      const url = `${engine.url}/v2/models/slow/infer`;
+      const shots = { connections: CONNECTIONS, seconds: plan.overloadS };
+      const report = await cannon({ url, body: JSON.stringify(body), ...shots });
+      return { report, capacityPerS };
+    });
+    const { report } = found;
     const seen = Object.entries(report.statuses).map(([status, count]) => `${count} x ${status}`);
     say(`${seen.join(', ')}; ${report.retryAfter} of ${report.refusals} refusals with Retry-After`);
-    return findingOf(report, ground);
+    return findingOf(found);
   },
 };
 
-function findingOf(report: CannonReport, { capacityPerS }: Ground): Finding {
+interface Found {
+  readonly report: CannonReport;
+  readonly capacityPerS: number;
+}
+
+function findingOf({ report, capacityPerS }: Found): Finding {
   const { statuses, seconds, refusals, retryAfter, p50, p99, errors, timeouts } = report;
   const count = (status: string) => statuses[status] ?? 0;
   const all = Object.values(statuses).reduce((sum, one) => sum + one, 0);
@@ -60,6 +64,6 @@ function findingOf(report: CannonReport, { capacityPerS }: Ground): Finding {
     targets,
     ratios: { 'answered 200 of the capacity, autocannon': goodput },
     plots: [],
-    raw: report,
+    raw: { ...report, capacityPerS },
   };
 }

@@ -5,7 +5,8 @@ import { prose, whole } from '../../text.ts';
 import { type OverloadEngine, predictionsOf } from '../engine.ts';
 import { type EventTable, normalAfterMs, type Summary, summaryOf } from '../events.ts';
 import { type Offer, type Offered, offer } from '../offer.ts';
-import type { Finding, Ground, Scenario } from '../scenario.ts';
+import type { Plan } from '../plan.ts';
+import type { Finding, Scenario } from '../scenario.ts';
 import { holds, none, promptness, type Target, timesAtMost, withinMs } from '../targets.ts';
 import { COUNT_HEAD, countRow, SUMMARY_HEAD, summaryRow } from '../text.ts';
 
@@ -24,6 +25,7 @@ interface Window {
 }
 
 interface Ladder {
+  readonly capacityPerS: number;
   /** Why the engine has no ladder. */
   readonly missing: string | null;
   readonly slow: Window;
@@ -47,15 +49,18 @@ export const ladder: Scenario = {
   name: 'ladder',
   what: 'a model fails for some seconds: who answers in its place, and the other model meanwhile',
   async run(ground) {
-    const found = await ground.withEngine((engine) => measure(engine, ground), { ladder: true });
+    const found = await ground.withMeasured(
+      (engine, capacityPerS) => measure(engine, capacityPerS, ground.plan),
+      { ladder: true },
+    );
     if (found.missing !== null) ground.say(`no ladder: ${found.missing}`);
     const text = (ms: number | null) => (ms === null ? 'never' : `after ${ms.toFixed(0)} ms`);
     ground.say(`all degraded ${text(found.degradedMs)}; ok again ${text(found.okMs)}`);
-    return findingOf(found, ground);
+    return findingOf(found, ground.plan);
   },
 };
 
-async function measure(engine: OverloadEngine, { plan, capacityPerS }: Ground): Promise<Ladder> {
+async function measure(engine: OverloadEngine, capacityPerS: number, plan: Plan): Promise<Ladder> {
   const [beforeS, failingS, afterS] = plan.failureS;
   const { warmS, deadlineMs, timeoutS } = plan;
   const [fromMs, faultMs] = [warmS * 1000, (warmS + beforeS) * 1000];
@@ -84,7 +89,7 @@ async function measure(engine: OverloadEngine, { plan, capacityPerS }: Ground): 
   };
   const [ofSlow, ofFast] = [windowOf(slow), windowOf(fast)];
   return {
-    ...{ missing: engine.models.ladderMissing, slow: ofSlow, fast: ofFast },
+    ...{ capacityPerS, missing: engine.models.ladderMissing, slow: ofSlow, fast: ofFast },
     degradedMs: degradedAfterMs(slow.events, faultMs, healedMs, deadlineMs),
     okMs: normalAfterMs(slow.events, healedMs, (seq) => isOk(slow.events, seq)),
     marks: await marksOf(engine),
@@ -127,8 +132,8 @@ async function marksOf(engine: OverloadEngine): Promise<Marks> {
   }
 }
 
-function findingOf(found: Ladder, { plan, capacityPerS }: Ground): Finding {
-  const { slow, fast, degradedMs, okMs, marks, bad, missing } = found;
+function findingOf(found: Ladder, plan: Plan): Finding {
+  const { slow, fast, degradedMs, okMs, marks, bad, missing, capacityPerS } = found;
   const other = fast.failing.p99 / fast.before.p99;
   const rungs = Object.entries(marks.rungs).map(([rung, count]) => `${rung || 'no rung'} ${whole(count)}`);
   const marked = marks.degraded > 0 && marks.rungs[''] === undefined;

@@ -4,7 +4,8 @@ import { priorityPattern } from '../../../src/load/priorities.ts';
 import { percent, prose } from '../../text.ts';
 import { type EventTable, type Summary, summaryOf } from '../events.ts';
 import { offer } from '../offer.ts';
-import type { Finding, Ground, Scenario } from '../scenario.ts';
+import type { Plan } from '../plan.ts';
+import type { Finding, Scenario } from '../scenario.ts';
 import { atLeast, atMost, none, type Target } from '../targets.ts';
 import { COUNT_HEAD, countRow, SUMMARY_HEAD, summaryRow } from '../text.ts';
 
@@ -28,20 +29,21 @@ export const priorities: Scenario = {
   name: 'priorities',
   what: 'one stream at 200 % in three classes of equal parts',
   async run(ground) {
-    const { plan, capacityPerS } = ground;
-    const { warmS, overloadS, tailS, deadlineMs, timeoutS } = plan;
-    const phases = [
-      { seconds: warmS, ratePerS: capacityPerS / 2 },
-      { seconds: overloadS, ratePerS: capacityPerS * RATE },
-      { seconds: tailS, ratePerS: capacityPerS / 20 },
-    ];
-    const what = { via: 'stream', stream: 'slow', phases, deadlineMs, timeoutS, priority: MIX } as const;
-    const { events, duplicates } = await ground.withEngine((engine) => offer(engine, what));
+    const { warmS, overloadS, tailS, deadlineMs, timeoutS } = ground.plan;
     const [fromMs, toMs] = [warmS * 1000, (warmS + overloadS) * 1000];
-    const classes = classesOf(events, fromMs, toMs, deadlineMs);
+    const found = await ground.withMeasured(async (engine, capacityPerS) => {
+      const phases = [
+        { seconds: warmS, ratePerS: capacityPerS / 2 },
+        { seconds: overloadS, ratePerS: capacityPerS * RATE },
+        { seconds: tailS, ratePerS: capacityPerS / 20 },
+      ];
+      const what = { via: 'stream', stream: 'slow', phases, deadlineMs, timeoutS, priority: MIX } as const;
+      return { ...(await offer(engine, what)), capacityPerS };
+    });
+    const classes = classesOf(found.events, fromMs, toMs, deadlineMs);
     for (const { name, loss } of classes) ground.say(`class ${name}: loses ${percent(loss)}`);
-    const all = summaryOf(events, { fromMs: 0, toMs: Number.POSITIVE_INFINITY }, deadlineMs);
-    return findingOf(classes, all, duplicates, ground);
+    const all = summaryOf(found.events, { fromMs: 0, toMs: Number.POSITIVE_INFINITY }, deadlineMs);
+    return findingOf({ ...found, classes, all }, ground.plan);
   },
 };
 
@@ -65,12 +67,14 @@ export function classesOf(
   });
 }
 
-function findingOf(
-  classes: readonly ClassFound[],
-  all: Summary,
-  duplicates: number,
-  { capacityPerS, plan }: Ground,
-): Finding {
+interface Found {
+  readonly classes: readonly ClassFound[];
+  readonly all: Summary;
+  readonly duplicates: number;
+  readonly capacityPerS: number;
+}
+
+function findingOf({ classes, all, duplicates, capacityPerS }: Found, plan: Plan): Finding {
   const goodput = classes.reduce((sum, { summary }) => sum + summary.timelyPerS, 0) / capacityPerS;
   const targets: Target[] = [
     atMost('loss of class 0', classes[0]!.loss, LOSS_MAX),
@@ -110,6 +114,6 @@ function findingOf(
       'goodput of all classes': goodput,
     },
     plots: [],
-    raw: { classes, all, duplicates },
+    raw: { classes, all, duplicates, capacityPerS },
   };
 }

@@ -13,11 +13,12 @@ const SLICE_MS = 500;
 const CALM = 0.05;
 
 interface Slowdown {
+  readonly capacityPerS: number;
   readonly before: Summary;
   readonly slow: Summary;
   readonly after: Summary;
   readonly all: Summary;
-  /** From healing until slices have again nine tenths of the goodput before. */
+  /** From healing until a slice has again nine tenths of the goodput before. */
   readonly backMs: number | null;
   /** From the end of the load until all is normal. */
   readonly normalMs: number | null;
@@ -39,13 +40,13 @@ export const slowdown: Scenario = {
   },
 };
 
-async function measure({ plan, capacityPerS, withEngine }: Ground): Promise<Slowdown> {
+async function measure({ plan, withMeasured }: Ground): Promise<Slowdown> {
   const { warmS, tailS, deadlineMs, timeoutS } = plan;
   const [beforeS, slowS, afterS] = plan.slowdownS;
   const [fromMs, slowMs] = [warmS * 1000, (warmS + beforeS) * 1000];
   const healedMs = slowMs + slowS * 1000;
   const endMs = healedMs + afterS * 1000;
-  return await withEngine(async (engine) => {
+  return await withMeasured(async (engine, capacityPerS) => {
     const watch = new EngineWatch(engine, ['slow']);
     // There is one worker: at the capacity, a row takes it so long.
     const rowMs = ((TIMES - 1) * 1000) / capacityPerS;
@@ -65,32 +66,37 @@ async function measure({ plan, capacityPerS, withEngine }: Ground): Promise<Slow
     const course = courseOf(events, endMs + tailS * 1000, SLICE_MS, deadlineMs);
     const isNormal = (seq: number) => events.status(seq) === 'ok' && events.isTimely(seq, deadlineMs);
     return {
-      ...{ before, duplicates, course },
+      ...{ capacityPerS, before, duplicates, course },
       slow: of(slowMs, healedMs),
       after: of(healedMs, endMs),
       all: of(0, Number.POSITIVE_INFINITY),
-      backMs: backAfterMs(course, healedMs, endMs, before.timelyPerS * GOODPUT_MIN),
+      backMs: backAfterMs(course, healedMs, endMs, before.timely / before.sent),
       normalMs: normalAfterMs(events, endMs, isNormal),
       watched: await watch.stop(),
     };
   });
 }
 
-/** Until the beginning of the first slice with that much goodput. Null: there is none before `endMs`. */
+/**
+ * Until the beginning of the first slice of whose events as large a share is answered in time as nine tenths
+ * of the share before. Null: there is none before `endMs`, or there was nothing to come back to.
+ */
 export function backAfterMs(
   course: readonly Slice[],
   healedMs: number,
   endMs: number,
-  perS: number,
+  shareBefore: number,
 ): number | null {
+  if (!(shareBefore > 0)) return null;
   const half = SLICE_MS / 2;
   const slices = course.filter(({ atS }) => atS * 1000 - half >= healedMs && atS * 1000 + half <= endMs);
-  const first = slices.find(({ timelyPerS }) => timelyPerS >= perS);
+  const isBack = ({ timelyPerS, sentPerS }: Slice) => timelyPerS >= sentPerS * shareBefore * GOODPUT_MIN;
+  const first = slices.find((slice) => slice.sentPerS > 0 && isBack(slice));
   return first === undefined ? null : first.atS * 1000 - half - healedMs;
 }
 
-function findingOf(found: Slowdown, { capacityPerS, plan }: Ground): Finding {
-  const { before, slow, after, all, backMs, normalMs, watched, duplicates } = found;
+function findingOf(found: Slowdown, { plan }: Ground): Finding {
+  const { before, slow, after, all, backMs, normalMs, watched, duplicates, capacityPerS } = found;
   const ofBefore = before.timelyPerS / capacityPerS;
   // While it is slow, it can do a tenth.
   const ofSlow = (slow.timelyPerS * TIMES) / capacityPerS;
@@ -129,12 +135,12 @@ function findingOf(found: Slowdown, { capacityPerS, plan }: Ground): Finding {
       'goodput while ten times slower, of a tenth of the capacity': ofSlow,
       'goodput back after the slowdown': promptness(backMs, NORMAL_MS_MAX),
     },
-    plots: [{ name: 'slowdown', svg: plotOf(found, capacityPerS, plan.warmS + plan.slowdownS[0]) }],
+    plots: [{ name: 'slowdown', svg: plotOf(found, plan.warmS + plan.slowdownS[0]) }],
     raw: found,
   };
 }
 
-function plotOf({ course, watched }: Slowdown, capacityPerS: number, slowS: number): string {
+function plotOf({ course, watched, capacityPerS }: Slowdown, slowS: number): string {
   const until = course.at(-1)?.atS ?? 0;
   return linePlot({
     title: `Ten times slower from ${slowS} s on`,

@@ -1,7 +1,7 @@
 /** `steady`: more than the engine can do, for a while, by each of the ways in; then calm. */
 import type { Via } from '../../../src/load/options.ts';
-import { growthOf } from '../../e2e/memory.ts';
 import { linePlot } from '../../plot.ts';
+import { middle } from '../../statistics.ts';
 import type { Section } from '../../suite.ts';
 import { percent, prose } from '../../text.ts';
 import { normalAfterMs, type Summary, summaryOf } from '../events.ts';
@@ -16,13 +16,14 @@ export const GOODPUT_MIN = 0.9;
 export const NORMAL_MS_MAX = 2000;
 const CALM = 0.05;
 const HALF = 0.5;
-/** Of the resident size after a quarter of the overload. */
+/** Of the resident size, while there is too much. */
 const GROWTH_MAX = 0.1;
 
 export interface Steady {
   readonly via: Via;
   /** Of the capacity. */
   readonly rate: number;
+  readonly capacityPerS: number;
   /** While there was too much. */
   readonly overload: Summary;
   /** From the first event to the last. */
@@ -45,23 +46,23 @@ export const steady: Scenario = {
       for (const rate of ground.plan.rates) {
         const one = await measure(ground, via, rate);
         found.push(one);
-        ground.say(`${nameOf(one)}: ${textOf(one, ground.capacityPerS)}`);
+        ground.say(`${nameOf(one)}: ${textOf(one)}`);
       }
     }
-    return findingOf(found, ground.capacityPerS, ground.plan);
+    return findingOf(found, ground.plan);
   },
 };
 
 export function measure(ground: Ground, via: Via, rate: number): Promise<Steady> {
-  const { plan, capacityPerS } = ground;
+  const { plan } = ground;
   const { warmS, overloadS, tailS, deadlineMs, timeoutS } = plan;
   const [fromMs, toMs] = [warmS * 1000, (warmS + overloadS) * 1000];
-  const phases = [
-    { seconds: warmS, ratePerS: capacityPerS * HALF },
-    { seconds: overloadS, ratePerS: capacityPerS * rate },
-    { seconds: tailS, ratePerS: capacityPerS * CALM },
-  ];
-  return ground.withEngine(async (engine) => {
+  return ground.withMeasured(async (engine, capacityPerS) => {
+    const phases = [
+      { seconds: warmS, ratePerS: capacityPerS * HALF },
+      { seconds: overloadS, ratePerS: capacityPerS * rate },
+      { seconds: tailS, ratePerS: capacityPerS * CALM },
+    ];
     const watch = new EngineWatch(engine, ['slow']);
     const beforeBytes = engine.runner.residentBytes();
     const begin = { atMs: 0, act: () => watch.begin() };
@@ -72,32 +73,42 @@ export function measure(ground: Ground, via: Via, rate: number): Promise<Steady>
     const sizes = watched.resident
       .filter(([atS]) => atS * 1000 >= fromMs && atS * 1000 < toMs)
       .map(([atS, bytes]) => [atS - warmS, bytes] as const);
-    const { settledBytes, endBytes } = growthOf(sizes, overloadS);
     return {
-      ...{ via, rate, duplicates, beforeBytes, watched },
+      ...{ via, rate, capacityPerS, duplicates, beforeBytes, watched },
       overload: summaryOf(events, { fromMs, toMs }, deadlineMs),
       all: summaryOf(events, { fromMs: 0, toMs: Number.POSITIVE_INFINITY }, deadlineMs),
       normalMs: normalAfterMs(events, toMs, isNormal),
       afterBytes: engine.runner.residentBytes(),
-      growth: endBytes / settledBytes - 1,
+      growth: growthOf(sizes, overloadS),
     };
   });
 }
 
+/** From the second quarter of the time to the last, by medians; NaN where nobody looked. */
+export function growthOf(sizes: Watched['resident'], seconds: number): number {
+  const during = (from: number, to: number) => {
+    const within = sizes.filter(([atS]) => atS >= from * seconds && atS < to * seconds);
+    return middle(within.map(([, bytes]) => bytes));
+  };
+  return during(0.75, 1) / during(0.25, 0.5) - 1;
+}
+
+const ofCapacity = ({ overload, capacityPerS }: Steady) => overload.timelyPerS / capacityPerS;
 const nameOf = ({ via, rate }: Steady) => `${via}, ${percent(rate)}`;
 
-function textOf({ overload, normalMs, all }: Steady, capacityPerS: number): string {
+function textOf(one: Steady): string {
+  const { overload, normalMs, all, capacityPerS } = one;
   const normal = normalMs === null ? 'not normal again' : `normal after ${normalMs.toFixed(0)} ms`;
   return (
-    `${percent(overload.timelyPerS / capacityPerS)} of the capacity, p99 ${overload.p99.toFixed(0)} ms, ` +
+    `${percent(ofCapacity(one))} of ${capacityPerS.toFixed(0)}/s, p99 ${overload.p99.toFixed(0)} ms, ` +
     `${normal}, ${all.counts.lost} lost`
   );
 }
 
-export function targetsOf(one: Steady, capacityPerS: number, deadlineMs: number): Target[] {
+export function targetsOf(one: Steady, deadlineMs: number): Target[] {
   const name = nameOf(one);
   return [
-    atLeast(`goodput, ${name}`, one.overload.timelyPerS / capacityPerS, GOODPUT_MIN),
+    atLeast(`goodput, ${name}`, ofCapacity(one), GOODPUT_MIN),
     timesAtMost(`p99 of the answered against the deadline, ${name}`, one.overload.p99Aged / deadlineMs, 1),
     withinMs(`normal after the overload, ${name}`, one.normalMs, NORMAL_MS_MAX),
     atMost(`growth of the resident size, ${name}`, Math.max(0, one.growth), GROWTH_MAX),
@@ -105,21 +116,21 @@ export function targetsOf(one: Steady, capacityPerS: number, deadlineMs: number)
   ];
 }
 
-export function findingOf(found: readonly Steady[], capacityPerS: number, plan: Plan): Finding {
+export function findingOf(found: readonly Steady[], plan: Plan): Finding {
   const ratios = found.flatMap((one) => [
-    [`goodput of the capacity, ${nameOf(one)}`, one.overload.timelyPerS / capacityPerS],
+    [`goodput of the capacity, ${nameOf(one)}`, ofCapacity(one)],
     [`normal again, ${nameOf(one)}`, promptness(one.normalMs, NORMAL_MS_MAX)],
   ]);
   return {
-    sections: sectionsOf(found, capacityPerS, plan),
-    targets: found.flatMap((one) => targetsOf(one, capacityPerS, plan.deadlineMs)),
+    sections: sectionsOf(found, plan),
+    targets: found.flatMap((one) => targetsOf(one, plan.deadlineMs)),
     ratios: Object.fromEntries(ratios),
-    plots: [{ name: 'goodput', svg: goodputPlot(found, capacityPerS) }],
+    plots: [{ name: 'goodput', svg: goodputPlot(found) }],
     raw: found,
   };
 }
 
-function sectionsOf(found: readonly Steady[], capacityPerS: number, plan: Plan): Section[] {
+function sectionsOf(found: readonly Steady[], plan: Plan): Section[] {
   const { deadlineMs, overloadS, warmS, tailS } = plan;
   return [
     {
@@ -135,7 +146,7 @@ function sectionsOf(found: readonly Steady[], capacityPerS: number, plan: Plan):
       table: {
         head: [...SUMMARY_HEAD, 'normal after'],
         rows: found.map((one) => [
-          ...summaryRow(nameOf(one), one.overload, capacityPerS),
+          ...summaryRow(nameOf(one), one.overload, one.capacityPerS),
           one.normalMs === null ? 'not seen' : `${one.normalMs.toFixed(0)} ms`,
         ]),
       },
@@ -148,8 +159,8 @@ function sectionsOf(found: readonly Steady[], capacityPerS: number, plan: Plan):
     {
       title: 'Steady overload: memory and backlog',
       text: [
-        prose(`Resident size before and after; its growth from a quarter of the overload to its end, by
-          medians. The backlog is of events in Redis without an outcome: the most, and what was left when the
+        prose(`Resident size before and after; its growth from the second quarter of the overload to the last,
+          by medians. The backlog is of events in Redis without an outcome: the most, and what was left when the
           last event had its outcome.`),
       ],
       table: {
@@ -166,7 +177,7 @@ function sectionsOf(found: readonly Steady[], capacityPerS: number, plan: Plan):
   ];
 }
 
-function goodputPlot(found: readonly Steady[], capacityPerS: number): string {
+function goodputPlot(found: readonly Steady[]): string {
   const rates = [...new Set(found.map(({ rate }) => rate))].sort((a, b) => a - b);
   const ideal = [
     [0, 0],
@@ -180,9 +191,7 @@ function goodputPlot(found: readonly Steady[], capacityPerS: number): string {
     lines: [
       ...VIAS.map((via) => ({
         name: via,
-        points: found
-          .filter((one) => one.via === via)
-          .map(({ rate, overload }) => [rate, overload.timelyPerS / capacityPerS] as const),
+        points: found.filter((one) => one.via === via).map((one) => [one.rate, ofCapacity(one)] as const),
       })),
       { name: 'ideal', points: ideal, dashed: true },
     ],

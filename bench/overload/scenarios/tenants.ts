@@ -3,7 +3,8 @@ import { percent, prose } from '../../text.ts';
 import type { OverloadEngine, StreamName } from '../engine.ts';
 import { type Summary, summaryOf } from '../events.ts';
 import { type Offer, type Offered, offer } from '../offer.ts';
-import type { Finding, Ground, Scenario } from '../scenario.ts';
+import type { Plan } from '../plan.ts';
+import type { Finding, Scenario } from '../scenario.ts';
 import { atMost, none, type Target, timesAtMost } from '../targets.ts';
 import { COUNT_HEAD, countRow, SUMMARY_HEAD, summaryRow } from '../text.ts';
 
@@ -33,6 +34,7 @@ const LAYOUTS: readonly { readonly name: string; readonly big: Tenant; readonly 
 
 interface Tenants {
   readonly name: string;
+  readonly capacityPerS: number;
   /** The small one, with nobody beside it. */
   readonly alone: Summary;
   readonly small: Summary;
@@ -47,20 +49,23 @@ export const tenants: Scenario = {
   async run(ground) {
     const found: Tenants[] = [];
     for (const layout of LAYOUTS) {
-      const one = await ground.withEngine((engine) => measure(engine, ground, layout));
+      const one = await ground.withMeasured((engine, capacityPerS) =>
+        measure(engine, capacityPerS, ground.plan, layout),
+      );
       found.push(one);
       const { alone, small } = one;
       ground.say(
         `${one.name}: p99 of the small one ${small.p99.toFixed(1)} ms, alone ${alone.p99.toFixed(1)}`,
       );
     }
-    return findingOf(found, ground);
+    return findingOf(found, ground.plan);
   },
 };
 
 async function measure(
   engine: OverloadEngine,
-  { plan, capacityPerS }: Ground,
+  capacityPerS: number,
+  plan: Plan,
   { name, big, small }: (typeof LAYOUTS)[number],
 ): Promise<Tenants> {
   const { warmS, overloadS, deadlineMs, timeoutS } = plan;
@@ -81,7 +86,7 @@ async function measure(
     return counts.lost + duplicates;
   });
   return {
-    name,
+    ...{ name, capacityPerS },
     alone: of(alone),
     small: of(withBig),
     big: of(ofBig),
@@ -91,7 +96,7 @@ async function measure(
 
 const lossOf = ({ timely, sent }: Summary) => 1 - timely / sent;
 
-function findingOf(found: readonly Tenants[], { capacityPerS, plan }: Ground): Finding {
+function findingOf(found: readonly Tenants[], plan: Plan): Finding {
   const targets = found.flatMap(({ name, alone, small, bad }): Target[] => [
     timesAtMost(
       `p99 of the small tenant against its own alone, ${name}`,
@@ -105,11 +110,11 @@ function findingOf(found: readonly Tenants[], { capacityPerS, plan }: Ground): F
     [`p99 of the small tenant alone against beside the big one, ${name}`, alone.p99 / small.p99],
     [`answered of the small tenant, ${name}`, 1 - lossOf(small)],
   ]);
-  const each = <T>(row: (name: string, summary: Summary) => T) =>
-    found.flatMap(({ name, alone, small, big }) => [
-      row(`${name}: small alone`, alone),
-      row(`${name}: small`, small),
-      row(`${name}: big`, big),
+  const each = <T>(row: (name: string, summary: Summary, capacityPerS: number) => T) =>
+    found.flatMap(({ name, alone, small, big, capacityPerS }) => [
+      row(`${name}: small alone`, alone, capacityPerS),
+      row(`${name}: small`, small, capacityPerS),
+      row(`${name}: big`, big, capacityPerS),
     ]);
   return {
     sections: [
@@ -123,7 +128,7 @@ function findingOf(found: readonly Tenants[], { capacityPerS, plan }: Ground): F
         ],
         table: {
           head: [...SUMMARY_HEAD, 'loss'],
-          rows: each((name, summary) => [
+          rows: each((name, summary, capacityPerS) => [
             ...summaryRow(name, summary, capacityPerS),
             percent(lossOf(summary)),
           ]),
