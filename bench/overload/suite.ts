@@ -105,10 +105,11 @@ function capacitySection({ events, perS }: Capacity, { deadlineMs }: Plan): Sect
     title: 'The capacity',
     text: [
       prose(`${whole(perS)} events a second: a drain of ${whole(events)} events without hurry, by one worker
-        whose model takes about ${(1000 / perS).toFixed(1)} ms a row. It is measured again, in the same way, on
-        the engine of each part just before it: rates and goodput are shares of that. All loads are open loops with Poisson arrivals; generator, Redis and engine share the machine. Events
-        are of use for ${deadlineMs} ms. For each scenario there is an engine of its own: \`subito serve\` with
-        a slow model and a fast one, one worker.`),
+        whose model takes about ${(1000 / perS).toFixed(1)} ms a row. It is measured again, in the same way,
+        on the engine of each part just before it: rates and goodput are shares of that. All loads are open
+        loops with Poisson arrivals; generator, Redis and engine share the machine. Events are of use for
+        ${deadlineMs} ms. Each part has an engine of its own: \`subito serve\` with a slow model and a fast
+        one, one worker.`),
     ],
     table: null,
   };

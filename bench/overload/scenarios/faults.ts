@@ -147,10 +147,10 @@ function findingOf(found: readonly Found[]): Finding {
       {
         title: 'Faults',
         text: [
-          prose(`By stream, a quarter of the capacity to the slow model and ${FAST_PER_S} events a second to the
-            fast one, on one worker, which then hangs or crashes in the slow model's handler, once. Without its
-            provider the slow model is not served; events are sent to the fast one. What readiness said while
-            it was not ready:`),
+          prose(`By stream, a quarter of the capacity to the slow model and ${FAST_PER_S} events a second to
+            the fast one, on one worker, which then hangs or crashes in the slow model's handler, once.
+            Without its provider the slow model is not served; events are sent to the fast one. What readiness
+            said while it was not ready:`),
           ...said,
         ],
         table: { head: COUNT_HEAD, rows },

@@ -160,8 +160,8 @@ function sectionsOf(found: readonly Steady[], plan: Plan): Section[] {
       title: 'Steady overload: memory and backlog',
       text: [
         prose(`Resident size before and after; its growth from the second quarter of the overload to the last,
-          by medians. The backlog is of events in Redis without an outcome: the most, and what was left when the
-          last event had its outcome.`),
+          by medians. The backlog is of events in Redis without an outcome: the most, and what was left when
+          the last event had its outcome.`),
       ],
       table: {
         head: ['', 'before', 'after', 'growth', 'backlog: most, left'],
