@@ -2,9 +2,10 @@
  * One open load on the engine, every event of it accounted for, with what the engine looks like meanwhile.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Watch } from '../../src/load/account.ts';
+import type { Account, Interval, Watch } from '../../src/load/account.ts';
 import type { LoadOptions, Via } from '../../src/load/options.ts';
 import { loadDefaults } from '../../src/load/options.ts';
+import { formatProgress } from '../../src/load/report.ts';
 import { runLoad } from '../../src/load/run.ts';
 import { seededRandom } from '../../src/random.ts';
 import type { Sample } from '../e2e/flat.ts';
@@ -22,6 +23,8 @@ import { type Phase, phasedArrivals } from './phases.ts';
 /** So many requests may wait at once; in time every one of them is answered or refused. */
 const HTTP_CONNECTIONS = 512;
 const SAMPLE_MS = 200;
+/** Seconds between lines of progress. */
+const SAY_EVERY = 10;
 /** What the model gets; it takes as long for all of them. */
 const DATA = '{"level":0.5}';
 const FAST_BYTES = 256;
@@ -37,6 +40,8 @@ export interface Offer {
   readonly keyPrefix?: string;
   readonly keys?: number;
   readonly seed?: number;
+  /** A line now and then, while it lasts. */
+  readonly say?: (line: string) => void;
 }
 
 export interface Offered {
@@ -71,7 +76,12 @@ export async function offer(
     settled: (...outcome) => events.settled(...outcome),
   };
   const arrival = phasedArrivals(what.phases, seededRandom(what.seed ?? 1));
-  const report = await runLoad(options, { arrival, watch }).finally(() => timers.forEach(clearTimeout));
+  let ticks = 0;
+  const onTick = (elapsedMs: number, interval: Interval, account: Account) => {
+    if (++ticks % SAY_EVERY === 0) what.say?.(formatProgress(elapsedMs, interval, account).trim());
+  };
+  const hooks = { arrival, watch, onTick };
+  const report = await runLoad(options, hooks).finally(() => timers.forEach(clearTimeout));
   if (engine.runner.ended) throw new Error(`the engine ended:\n${engine.runner.output}`);
   const ended = report.warnings.find((warning) => warning.startsWith('the run ended early'));
   if (ended !== undefined) throw new Error(`${what.via}: ${ended}`);

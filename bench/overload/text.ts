@@ -19,9 +19,11 @@ export const SUMMARY_HEAD = [
   'generator late',
 ] as const;
 
-export function summaryRow(name: string, summary: Summary, capacityPerS: number): string[] {
+/** `capacityPerS`: null for what it is not about. */
+export function summaryRow(name: string, summary: Summary, capacityPerS: number | null): string[] {
   const { sent, seconds, timelyPerS, p50, p99, p99Aged, p99Late } = summary;
-  const rates = [whole(sent / seconds), whole(timelyPerS), percent(timelyPerS / capacityPerS)];
+  const share = capacityPerS === null ? '-' : percent(timelyPerS / capacityPerS);
+  const rates = [whole(sent / seconds), whole(timelyPerS), share];
   return [name, ...rates, ...[p50, p99, p99Aged, p99Late].map(ms)];
 }
 

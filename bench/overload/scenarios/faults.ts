@@ -48,14 +48,14 @@ export const faults: Scenario = {
 
 async function strike(
   engine: OverloadEngine,
-  { plan, capacityPerS }: Ground,
+  { plan, capacityPerS, say }: Ground,
   mode: Extract<Mode, 'hang' | 'crash'>,
 ): Promise<Found> {
   const [beforeS, afterS] = plan.faultS;
   const faultMs = beforeS * 1000;
   const { deadlineMs, timeoutS } = plan;
   const offerOf = (stream: 'slow' | 'fast', ratePerS: number, seed: number): Offer => ({
-    ...{ via: 'stream', stream, deadlineMs, timeoutS, seed },
+    ...{ via: 'stream', stream, deadlineMs, timeoutS, seed, say },
     phases: [{ seconds: beforeS + afterS, ratePerS }],
   });
   const stopWatching = watchHealth(engine);

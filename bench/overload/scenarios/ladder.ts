@@ -6,7 +6,7 @@ import { type OverloadEngine, predictionsOf } from '../engine.ts';
 import { type EventTable, normalAfterMs, type Summary, summaryOf } from '../events.ts';
 import { type Offer, type Offered, offer } from '../offer.ts';
 import type { Plan } from '../plan.ts';
-import type { Finding, Scenario } from '../scenario.ts';
+import type { Finding, Ground, Scenario } from '../scenario.ts';
 import { holds, none, promptness, type Target, timesAtMost, withinMs } from '../targets.ts';
 import { COUNT_HEAD, countRow, SUMMARY_HEAD, summaryRow } from '../text.ts';
 
@@ -49,10 +49,9 @@ export const ladder: Scenario = {
   name: 'ladder',
   what: 'a model fails for some seconds: who answers in its place, and the other model meanwhile',
   async run(ground) {
-    const found = await ground.withMeasured(
-      (engine, capacityPerS) => measure(engine, capacityPerS, ground.plan),
-      { ladder: true },
-    );
+    const found = await ground.withMeasured((engine, capacityPerS) => measure(engine, capacityPerS, ground), {
+      ladder: true,
+    });
     if (found.missing !== null) ground.say(`no ladder: ${found.missing}`);
     const text = (ms: number | null) => (ms === null ? 'never' : `after ${ms.toFixed(0)} ms`);
     ground.say(`all degraded ${text(found.degradedMs)}; ok again ${text(found.okMs)}`);
@@ -60,7 +59,7 @@ export const ladder: Scenario = {
   },
 };
 
-async function measure(engine: OverloadEngine, capacityPerS: number, plan: Plan): Promise<Ladder> {
+async function measure(engine: OverloadEngine, capacityPerS: number, { plan, say }: Ground): Promise<Ladder> {
   const [beforeS, failingS, afterS] = plan.failureS;
   const { warmS, deadlineMs, timeoutS } = plan;
   const [fromMs, faultMs] = [warmS * 1000, (warmS + beforeS) * 1000];
@@ -71,7 +70,7 @@ async function measure(engine: OverloadEngine, capacityPerS: number, plan: Plan)
     { atMs: healedMs, act: () => engine.fault.set('none') },
   ];
   const offerOf = (stream: 'slow' | 'fast', ratePerS: number, seed: number): Offer => ({
-    ...{ via: 'stream', stream, deadlineMs, timeoutS, seed },
+    ...{ via: 'stream', stream, deadlineMs, timeoutS, seed, say },
     phases: [{ seconds: endMs / 1000, ratePerS }],
   });
   const [slow, fast] = await Promise.all([
@@ -144,13 +143,13 @@ function findingOf(found: Ladder, plan: Plan): Finding {
     timesAtMost('p99 of the other model while one fails, against before', other, OTHER_TIMES_MAX),
     none('lost or answered twice, ladder', bad),
   ];
-  const of = <T>(row: (name: string, summary: Summary) => T) => [
-    row('failing model: before', slow.before),
-    row('failing model: while it fails', slow.failing),
-    row('failing model: after', slow.after),
-    row('other model: before', fast.before),
-    row('other model: meanwhile', fast.failing),
-    row('other model: after', fast.after),
+  const of = <T>(row: (name: string, summary: Summary, isSlow: boolean) => T) => [
+    row('failing model: before', slow.before, true),
+    row('failing model: while it fails', slow.failing, true),
+    row('failing model: after', slow.after, true),
+    row('other model: before', fast.before, false),
+    row('other model: meanwhile', fast.failing, false),
+    row('other model: after', fast.after, false),
   ];
   const without = missing === null ? '' : ` This engine has no ladder (${missing}): the model ran without.`;
   return {
@@ -162,7 +161,10 @@ function findingOf(found: Ladder, plan: Plan): Finding {
             fast one, on one worker. For ${plan.failureS[1]} s each row of the slow model fails; its ladder is
             the last known prediction of the key, then a constant.${without}`),
         ],
-        table: { head: SUMMARY_HEAD, rows: of((name, summary) => summaryRow(name, summary, capacityPerS)) },
+        table: {
+          head: SUMMARY_HEAD,
+          rows: of((name, summary, isSlow) => summaryRow(name, summary, isSlow ? capacityPerS : null)),
+        },
       },
       {
         title: 'A model that fails: what became of each event',

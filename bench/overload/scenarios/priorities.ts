@@ -37,8 +37,9 @@ export const priorities: Scenario = {
         { seconds: overloadS, ratePerS: capacityPerS * RATE },
         { seconds: tailS, ratePerS: capacityPerS / 20 },
       ];
-      const what = { via: 'stream', stream: 'slow', phases, deadlineMs, timeoutS, priority: MIX } as const;
-      return { ...(await offer(engine, what)), capacityPerS };
+      const { say } = ground;
+      const load = { via: 'stream', stream: 'slow', deadlineMs, timeoutS, priority: MIX } as const;
+      return { ...(await offer(engine, { ...load, phases, say })), capacityPerS };
     });
     const classes = classesOf(found.events, fromMs, toMs, deadlineMs);
     for (const { name, loss } of classes) ground.say(`class ${name}: loses ${percent(loss)}`);

@@ -40,7 +40,7 @@ export const slowdown: Scenario = {
   },
 };
 
-async function measure({ plan, withMeasured }: Ground): Promise<Slowdown> {
+async function measure({ plan, withMeasured, say }: Ground): Promise<Slowdown> {
   const { warmS, tailS, deadlineMs, timeoutS } = plan;
   const [beforeS, slowS, afterS] = plan.slowdownS;
   const [fromMs, slowMs] = [warmS * 1000, (warmS + beforeS) * 1000];
@@ -59,7 +59,7 @@ async function measure({ plan, withMeasured }: Ground): Promise<Slowdown> {
       { seconds: endMs / 1000, ratePerS: capacityPerS },
       { seconds: tailS, ratePerS: capacityPerS * CALM },
     ];
-    const what = { via: 'stream', stream: 'slow', phases, deadlineMs, timeoutS } as const;
+    const what = { via: 'stream', stream: 'slow', phases, deadlineMs, timeoutS, say } as const;
     const { events, duplicates } = await offer(engine, what, script);
     const of = (from: number, to: number) => summaryOf(events, { fromMs: from, toMs: to }, deadlineMs);
     const before = of(fromMs, slowMs);

@@ -66,7 +66,8 @@ export function measure(ground: Ground, via: Via, rate: number): Promise<Steady>
     const watch = new EngineWatch(engine, ['slow']);
     const beforeBytes = engine.runner.residentBytes();
     const begin = { atMs: 0, act: () => watch.begin() };
-    const what = { via, stream: 'slow', phases, deadlineMs, timeoutS } as const;
+    const { say } = ground;
+    const what = { via, stream: 'slow', phases, deadlineMs, timeoutS, say } as const;
     const { events, duplicates } = await offer(engine, what, [begin]);
     const watched = await watch.stop();
     const isNormal = (seq: number) => events.status(seq) === 'ok' && events.isTimely(seq, deadlineMs);

@@ -4,7 +4,7 @@ import type { OverloadEngine, StreamName } from '../engine.ts';
 import { type Summary, summaryOf } from '../events.ts';
 import { type Offer, type Offered, offer } from '../offer.ts';
 import type { Plan } from '../plan.ts';
-import type { Finding, Scenario } from '../scenario.ts';
+import type { Finding, Ground, Scenario } from '../scenario.ts';
 import { atMost, none, type Target, timesAtMost } from '../targets.ts';
 import { COUNT_HEAD, countRow, SUMMARY_HEAD, summaryRow } from '../text.ts';
 
@@ -50,7 +50,7 @@ export const tenants: Scenario = {
     const found: Tenants[] = [];
     for (const layout of LAYOUTS) {
       const one = await ground.withMeasured((engine, capacityPerS) =>
-        measure(engine, capacityPerS, ground.plan, layout),
+        measure(engine, capacityPerS, ground, layout),
       );
       found.push(one);
       const { alone, small } = one;
@@ -65,13 +65,13 @@ export const tenants: Scenario = {
 async function measure(
   engine: OverloadEngine,
   capacityPerS: number,
-  plan: Plan,
+  { plan, say }: Ground,
   { name, big, small }: (typeof LAYOUTS)[number],
 ): Promise<Tenants> {
   const { warmS, overloadS, deadlineMs, timeoutS } = plan;
   const part = (capacityPerS * RATE) / (TIMES + 1);
   const offerOf = (tenant: Tenant, ratePerS: number, seed: number): Offer => ({
-    ...{ via: 'stream', ...tenant, deadlineMs, timeoutS, seed },
+    ...{ via: 'stream', ...tenant, deadlineMs, timeoutS, seed, say },
     phases: [{ seconds: warmS + overloadS, ratePerS }],
   });
   const alone = await offer(engine, offerOf(small, part, 1));
