@@ -145,11 +145,13 @@ describe('arrivals in phases', () => {
   const phases = [
     { seconds: 2, ratePerS: 100 },
     { seconds: 1, ratePerS: 4000 },
+    // A phase in which nothing may fall due holds up nobody.
+    { seconds: 1, ratePerS: 0.01 },
     { seconds: 4, ratePerS: 50 },
   ];
 
   test.each([1, 2, 3])('have the rate of each (seed %i), and an end', (seed) => {
-    expect(endsOf(phases)).toEqual([2000, 3000, 7000]);
+    expect(endsOf(phases)).toEqual([2000, 3000, 4000, 8000]);
     const next = phasedArrivals(phases, seededRandom(seed));
     const times: number[] = [];
     for (let at = next(); at < Number.POSITIVE_INFINITY; at = next()) times.push(at);
@@ -227,7 +229,10 @@ test('what is found of steady overload: ratios of the capacity, targets, a plot'
 });
 
 test('growth is between medians of quarters', () => {
-  const sizes = Array.from({ length: 100 }, (_, i) => [i / 10, i === 30 ? 900 : i < 50 ? 100 : 110] as const);
+  const sizes = Array.from(
+    { length: 100 },
+    (_, i) => [i / 10, i === 30 ? 900 : i < 25 ? 50 : i < 50 ? 100 : 110] as const,
+  );
   expect(growthOf(sizes, 10)).toBeCloseTo(0.1);
   expect(growthOf([], 10)).toBeNaN();
 });
