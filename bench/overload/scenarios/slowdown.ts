@@ -135,15 +135,15 @@ function findingOf(found: Slowdown, { plan }: Ground): Finding {
       'goodput while ten times slower, of a tenth of the capacity': ofSlow,
       'goodput back after the slowdown': promptness(backMs, NORMAL_MS_MAX),
     },
-    plots: [{ name: 'slowdown', svg: plotOf(found, plan.warmS + plan.slowdownS[0]) }],
+    plots: [{ name: 'slowdown', svg: plotOf(found, plan.warmS + plan.slowdownS[0], plan.slowdownS[1]) }],
     raw: found,
   };
 }
 
-function plotOf({ course, watched, capacityPerS }: Slowdown, slowS: number): string {
+function plotOf({ course, watched, capacityPerS }: Slowdown, fromS: number, slowS: number): string {
   const until = course.at(-1)?.atS ?? 0;
   return linePlot({
-    title: `Ten times slower from ${slowS} s on`,
+    title: `Ten times slower from ${fromS} to ${fromS + slowS} s`,
     x: { label: 'time, s' },
     y: { label: 'of the capacity; backlog in seconds of it' },
     lines: [
