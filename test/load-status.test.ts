@@ -6,11 +6,12 @@ import { Packr } from 'msgpackr';
 import { afterAll, describe, expect, test } from 'vitest';
 import { WebSocketServer } from 'ws';
 import { loadOptions } from '../src/commands/load.ts';
+import { limitsDefault } from '../src/limits.ts';
 import { Account } from '../src/load/account.ts';
 import { type LoadOptions, loadDefaults } from '../src/load/options.ts';
 import { priorityPattern } from '../src/load/priorities.ts';
 import { formatReport } from '../src/load/report.ts';
-import { runLoad } from '../src/load/run.ts';
+import { type MakeWay, runLoad } from '../src/load/run.ts';
 import { statusOf } from '../src/load/status.ts';
 import { RedisWire } from '../src/redis/wire.ts';
 import { startRedis } from './support/redis.ts';
@@ -141,6 +142,19 @@ test('via stream: deadline, priority and prefix are fields of the entry', async 
     ['big:3', '2'],
   ]);
   expect(fields[0]).toMatchObject({ deadline_ms: '250', model: 'm' });
+});
+
+test('two runs that begin together are told apart', async () => {
+  const names = new Set<string>();
+  const makeWay: MakeWay = (run) => {
+    names.add(run);
+    return { open: async () => {}, send: () => {}, flush: () => {}, close: async () => {}, notes: [] };
+  };
+  const short = { ...base, durationS: 0.1, timeoutS: 0.01 };
+  await Promise.all([1, 2, 3].map(() => runLoad(short, { makeWay })));
+  expect(names.size).toBe(3);
+  // With the number of an event behind it, it fits into the engine's limit.
+  for (const name of names) expect(name.length + 1 + 8).toBeLessThanOrEqual(limitsDefault.eventIdBytesMax);
 });
 
 test.each(['msgpack', 'json'] as const)('via ws, %s: they stand in the frame', async (encoding) => {

@@ -19,6 +19,9 @@ import { WebSocketWay } from './ws-way.ts';
 /** Above this rate, half a millisecond more in the figures is worth the cores it leaves to the server. */
 const FAST_PER_S = 5000;
 
+/** Of this process, so far. */
+let runs = 0;
+
 /** Makes the way for one run. `fail` ends the run early with an error. */
 export type MakeWay = (run: string, settle: Settle, fail: (error: Error) => void) => Way | Promise<Way>;
 
@@ -45,8 +48,9 @@ export async function runLoad(options: LoadOptions, hooks: LoadHooks = {}): Prom
     pattern: priorityPattern(options.priority),
     ...(hooks.watch === undefined ? {} : { watch: hooks.watch }),
   });
-  // The run's own clock names it: answers to an earlier run's events must not count for this one.
-  const run = `load${Date.now().toString(36)}`;
+  // Answers to the events of an earlier run, or of one beside this, must not count for it.
+  runs++;
+  const run = `load${Date.now().toString(36)}${process.pid.toString(36)}x${runs.toString(36)}`;
   const abandon = new AbortController();
   let failure: string | null = null;
   const fail = (error: Error) => {
