@@ -20,6 +20,7 @@ const places: readonly Place[] = [
   { name: 'memory', path: './e2e/memory.ts', named: 'takes a quarter of an hour' },
   { name: 'http', path: './http/suite.ts', named: 'needs Python' },
   { name: 'gpu', path: './gpu/suite.ts', named: 'needs a GPU' },
+  { name: 'overload', path: './overload/suite.ts', named: 'takes half an hour' },
 ];
 
 /** Those that this checkout has. */

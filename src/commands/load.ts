@@ -18,6 +18,9 @@ export const loadFlags: readonly (readonly [flags: string, description: string])
   ['--connections <n>', `for ws, http and push (${loadDefaults.connections}; raised where needed, and said)`],
   ['--per-connection <n>', `events/s the server takes on one WebSocket (${loadDefaults.perConnectionPerS})`],
   ['--keys <n>', `distinct keys (${loadDefaults.keys})`],
+  ['--key-prefix <text>', `what they begin with (${loadDefaults.keyPrefix})`],
+  ['--deadline <ms>', 'of every event; without it the stream, the model or the engine decides'],
+  ['--priority <mix>', 'a class (0) or classes with shares (0:1,1:1,2:8); counted apart'],
   ['--model <name>', 'name or name@version; for --via stream the stream decides unless given'],
   ['--data <json>', 'the named fields of every event'],
   ['--data-file <path>', 'JSON objects, one a line, sent in turn'],
@@ -51,6 +54,8 @@ Examples, for the demo:
     subito load --rate 2000 --observe push --keys 200 --data '{"songs":["Bertha"]}'
   Over WebSocket, answered on the same connection:
     subito load --via ws --rate 300 --data '{"songs":["Bertha"],"set":1,"position":2}'
+  More than it can do, in three classes, each event of use for 250 ms:
+    subito load --rate 5000 --priority 0:1,1:1,2:1 --deadline 250 --data '{"songs":["Bertha"]}'
   Real lines over HTTP, as JSON for a script:
     subito load --via http --model next-track --data-file sessions.jsonl --json
 And for a model of 12 float32 values that takes rows as they are:
@@ -111,6 +116,9 @@ export function loadOptions(given: Readonly<Record<string, unknown>>): LoadOptio
     connections: whole('connections', d.connections),
     perConnectionPerS: number('perConnection', d.perConnectionPerS),
     keys: whole('keys', d.keys),
+    keyPrefix: text('keyPrefix', d.keyPrefix),
+    deadlineMs: whole('deadline', d.deadlineMs),
+    priority: text('priority', d.priority),
     model: text('model', d.model),
     data: text('data', d.data),
     dataFile: text('dataFile', d.dataFile),

@@ -7,49 +7,20 @@
  * timeout leaves the event lost and is counted as late. A second answer is a duplicate; there must be none.
  */
 
-import type { Histogram } from 'hdr-histogram-js';
-import { build } from 'hdr-histogram-js';
+import { isGood, type Status, type StatusCounts, statusOf } from './status.ts';
+import { type ClassFigures, histogram, type Percentiles, percentiles, record, Tally } from './tally.ts';
 
 /** Nine bytes an event are kept for the whole run, so that duplicates are found however late they come. */
 export const EVENTS_MAX = 20_000_000;
 
 const STATE = { unsent: 0, outstanding: 1, answered: 2, refused: 3, lost: 4 } as const;
 
-export interface Percentiles {
-  readonly count: number;
-  readonly p50: number;
-  readonly p90: number;
-  readonly p99: number;
-  readonly p999: number;
-  readonly max: number;
-}
-
-/** Microseconds, three digits, up to an hour. */
-function histogram(): Histogram {
-  return build({
-    bitBucketSize: 32,
-    lowestDiscernibleValue: 1,
-    highestTrackableValue: 3_600_000_000,
-    numberOfSignificantValueDigits: 3,
-  }) as Histogram;
-}
-
-const record = (into: Histogram, ms: number) =>
-  into.recordValue(Math.min(3_600_000_000, Math.max(0, Math.round(ms * 1000))));
-
-function percentiles(of: Histogram): Percentiles {
-  // An empty histogram would report its own bounds.
-  if (of.totalCount === 0) return { count: 0, p50: 0, p90: 0, p99: 0, p999: 0, max: 0 };
-  // It answers with the upper edge of a bucket, which may lie above the largest value in it.
-  const at = (percentile: number) => Math.min(of.getValueAtPercentile(percentile), of.maxValue) / 1000;
-  return {
-    count: of.totalCount,
-    p50: at(50),
-    p90: at(90),
-    p99: at(99),
-    p999: at(99.9),
-    max: of.maxValue / 1000,
-  };
+/** Is told of every event, warm-up included; times are ms since the start of the run. */
+export interface Watch {
+  /** It is about to be sent. */
+  due(seq: number, dueMs: number, nowMs: number): void;
+  /** Something was said about it, for whatever time. `entryMs`: the latency from its entry id, or -1. */
+  settled(seq: number, status: Status, nowMs: number, entryMs: number): void;
 }
 
 export interface AccountOptions {
@@ -60,6 +31,9 @@ export interface AccountOptions {
   readonly timeoutMs: number;
   /** Beyond this many unanswered events, new ones are refused here (`outstanding_max`) and not sent. */
   readonly outstandingMax: number;
+  /** Classes of priority in the order in which events have them; empty or left out: there are none. */
+  readonly pattern?: readonly number[];
+  readonly watch?: Watch;
 }
 
 export interface Interval {
@@ -73,7 +47,9 @@ export class Account {
   readonly #options: AccountOptions;
   readonly #dueMs: Float64Array;
   readonly #state: Uint8Array;
-  readonly #latency = histogram();
+  readonly #all = new Tally();
+  /** By priority; empty: events name none. */
+  readonly #classes: ReadonlyMap<number, Tally>;
   readonly #entry = histogram();
   readonly #lateness = histogram();
   readonly #interval = histogram();
@@ -99,6 +75,8 @@ export class Account {
     this.#options = options;
     this.#dueMs = new Float64Array(options.eventsMax);
     this.#state = new Uint8Array(options.eventsMax);
+    const classes = [...new Set(options.pattern)].sort();
+    this.#classes = new Map(classes.map((priority) => [priority, new Tally()]));
   }
 
   /** Takes up the next event. False: too many are outstanding, or the run is too long; do not send it. */
@@ -111,17 +89,25 @@ export class Account {
     if (measured) record(this.#lateness, nowMs - dueMs);
     if (this.outstanding >= this.#options.outstandingMax) {
       this.#state[seq] = STATE.refused;
-      if (measured) this.#count('outstanding_max');
+      if (measured) {
+        this.#count('outstanding_max');
+        this.#each(seq, (tally) => tally.settle('refused', 0));
+      }
       return false;
     }
     this.#state[seq] = STATE.outstanding;
     this.outstanding++;
     this.#intervalSent++;
     if (measured) this.sent++;
+    if (measured) this.#each(seq, (tally) => tally.sent++);
+    this.#options.watch?.due(seq, dueMs, nowMs);
     return true;
   }
 
-  /** `code` is '' for a good answer, else why it is none. `entryMs`: the latency from the entry id, or -1. */
+  /**
+   * `code` is '' for a good answer, `degraded` for the ladder's, else why there is none. `entryMs`: the
+   * latency from the entry id, or -1.
+   */
   settle(seq: number, nowMs: number, code: string, entryMs = -1): void {
     if (!(seq >= 0 && seq < this.#next)) {
       this.strangers++;
@@ -132,7 +118,10 @@ export class Account {
       this.duplicates++;
       return;
     }
-    this.#state[seq] = code === '' ? STATE.answered : STATE.refused;
+    const status = statusOf(code);
+    const good = isGood(status);
+    this.#options.watch?.settled(seq, status, nowMs, entryMs);
+    this.#state[seq] = good ? STATE.answered : STATE.refused;
     const measured = this.#measured(seq);
     if (state === STATE.lost) {
       if (measured) this.late++;
@@ -140,15 +129,15 @@ export class Account {
     }
     this.outstanding--;
     const latencyMs = nowMs - this.#dueMs[seq]!;
-    if (code === '') record(this.#interval, latencyMs);
+    if (good) record(this.#interval, latencyMs);
     if (!measured) return;
     this.#lastAnswerMs = nowMs;
-    if (code !== '') {
+    this.#each(seq, (tally) => tally.settle(status, latencyMs));
+    if (!good) {
       this.#count(code);
       return;
     }
     this.answered++;
-    record(this.#latency, latencyMs);
     if (entryMs >= 0) record(this.#entry, entryMs);
   }
 
@@ -160,7 +149,10 @@ export class Account {
         if (nowMs - this.#dueMs[seq]! <= this.#options.timeoutMs) return;
         this.#state[seq] = STATE.lost;
         this.outstanding--;
-        if (this.#measured(seq)) this.lost++;
+        if (this.#measured(seq)) {
+          this.lost++;
+          this.#each(seq, (tally) => tally.lose());
+        }
       }
       this.#oldest++;
     }
@@ -183,7 +175,20 @@ export class Account {
 
   /** From the time an event was due to its answer, ms. */
   get latency(): Percentiles {
-    return percentiles(this.#latency);
+    return this.#all.latency;
+  }
+
+  /** Of measured events; what was lost stays lost, however late an answer comes. */
+  get statuses(): StatusCounts {
+    return this.#all.statuses;
+  }
+
+  /** Empty when events name no priority. */
+  get classes(): readonly ClassFigures[] {
+    return [...this.#classes].map(([priority, { sent, statuses, latency }]) => ({
+      ...{ priority, sent, statuses },
+      latencyMs: latency,
+    }));
   }
 
   /** From the entry id in the input stream (the server's clock, whole ms) to the answer, ms. */
@@ -199,6 +204,13 @@ export class Account {
   /** When the last measured event was answered, ms since the start. */
   get lastAnswerMs(): number {
     return this.#lastAnswerMs;
+  }
+
+  #each(seq: number, call: (tally: Tally) => void): void {
+    call(this.#all);
+    const { pattern = [] } = this.#options;
+    const tally = this.#classes.get(pattern[seq % pattern.length]!);
+    if (tally !== undefined) call(tally);
   }
 
   #measured(seq: number): boolean {

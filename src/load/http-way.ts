@@ -3,6 +3,7 @@ import { Agent, request } from 'node:http';
 import { Agent as TlsAgent, request as tlsRequest } from 'node:https';
 import type { LoadOptions } from './options.ts';
 import type { Sample } from './payload.ts';
+import { priorityPattern } from './priorities.ts';
 import type { Settle, Way } from './way.ts';
 import { eventId, keyOf } from './way.ts';
 
@@ -17,6 +18,8 @@ export interface OipInput {
 const REFUSAL_LENGTH_MAX = 4096;
 const SENTENCE_LENGTH_MAX = 200;
 const REFUSALS_MAX = 100;
+/** Of a good answer: model, version, event id, status. */
+const STATUS_WITHIN = 1024;
 
 /** The gateway's `{"error":"...","code":"..."}`; empty texts where a server answers something else. */
 function refusalOf(text: string): { code: string; error: string } {
@@ -40,6 +43,8 @@ export class HttpWay implements Way {
   readonly #url: URL;
   /** Everything of the body after `id` and `key`. */
   readonly #bodies: string[];
+  /** Deadline and priority, in the order in which events have them. */
+  readonly #parameters: string[];
   /** By status and code, with the sentence that came first. */
   readonly #refusals = new Map<string, string>();
   #closed = false;
@@ -57,6 +62,10 @@ export class HttpWay implements Way {
     this.#url = inferUrl(options);
     const agent = { keepAlive: true, maxSockets: options.connections, scheduling: 'fifo' } as const;
     this.#agent = this.#url.protocol === 'https:' ? new TlsAgent(agent) : new Agent(agent);
+    const pattern = priorityPattern(options.priority);
+    const deadline = options.deadlineMs === 0 ? '' : `,"deadline_ms":${options.deadlineMs}`;
+    this.#parameters =
+      pattern.length === 0 ? [deadline] : pattern.map((priority) => `${deadline},"priority":${priority}`);
     this.#bodies = samples.map((sample) =>
       JSON.stringify({ inputs: oipInputs(sample.data, inputs) }).slice(1),
     );
@@ -65,9 +74,11 @@ export class HttpWay implements Way {
   async open(): Promise<void> {}
 
   send(seq: number): void {
-    const key = keyOf(seq, this.#options.keys);
+    const key = keyOf(seq, this.#options);
     const id = eventId(this.#run, seq);
-    const body = `{"id":"${id}","parameters":{"key":"${key}"},${this.#bodies[seq % this.#bodies.length]}`;
+    const more = this.#parameters[seq % this.#parameters.length];
+    const head = `{"id":"${id}","parameters":{"key":"${key}"${more}},`;
+    const body = `${head}${this.#bodies[seq % this.#bodies.length]}`;
     const headers: Record<string, string | number> = {
       'content-type': 'application/json',
       'content-length': Buffer.byteLength(body),
@@ -84,7 +95,13 @@ export class HttpWay implements Way {
     const outgoing = open(this.#url, { method: 'POST', headers, agent: this.#agent }, (response) => {
       response.on('error', (error: NodeJS.ErrnoException) => settle(error.code ?? 'aborted'));
       if (response.statusCode === 200) {
-        response.on('end', () => settle(''));
+        let isDegraded = false;
+        response.setEncoding('latin1');
+        // It stands at the beginning, before the outputs: in the first part.
+        response.once('data', (part: string) => {
+          isDegraded = part.slice(0, STATUS_WITHIN).includes('"status":"degraded"');
+        });
+        response.on('end', () => settle(isDegraded ? 'degraded' : ''));
         response.resume();
         return;
       }

@@ -2,6 +2,7 @@
 import { SubitoError } from '../errors.ts';
 import { isLoopback } from '../loopback.ts';
 import { EVENTS_MAX } from './account.ts';
+import { priorityPattern } from './priorities.ts';
 import type { ArrivalKind } from './schedule.ts';
 import { ARRIVALS } from './schedule.ts';
 
@@ -28,6 +29,12 @@ export interface LoadOptions {
    */
   readonly perConnectionPerS: number;
   readonly keys: number;
+  /** What the keys begin with: `load-` gives load-0, load-1 and so on. */
+  readonly keyPrefix: string;
+  /** Of every event; 0: the stream, the model or the engine decides. */
+  readonly deadlineMs: number;
+  /** One class or a mix of them, as priorityPattern() reads it; '': events name none. */
+  readonly priority: string;
   /** '' leaves the choice to the stream or the engine; HTTP names it in the path. */
   readonly model: string;
   /** One JSON object, or '' */
@@ -63,6 +70,9 @@ export const loadDefaults: LoadOptions = {
   connections: 8,
   perConnectionPerS: 50,
   keys: 100,
+  keyPrefix: 'load-',
+  deadlineMs: 0,
+  priority: '',
   model: '',
   data: '',
   dataFile: '',
@@ -81,6 +91,9 @@ export const loadDefaults: LoadOptions = {
   allowRemote: false,
 };
 
+/** With a number behind it, it still is a key, and needs no escape in any encoding. */
+const KEY_PREFIX = /^[\w:.-]{0,40}$/;
+
 /** Throws USAGE with what to change. */
 export function checkLoadOptions(options: LoadOptions): void {
   oneOf('via', VIAS, options.via);
@@ -94,6 +107,12 @@ export function checkLoadOptions(options: LoadOptions): void {
   between('connections', options.connections, 1, 10_000);
   between('per-connection', options.perConnectionPerS, 1, 1_000_000);
   between('keys', options.keys, 1, 1_000_000);
+  between('deadline', options.deadlineMs, 0, 3_600_000);
+  if (!Number.isInteger(options.deadlineMs)) usage('--deadline must be a whole number');
+  if (!KEY_PREFIX.test(options.keyPrefix)) {
+    usage('--key-prefix must be letters, digits and :._- of at most 40 characters');
+  }
+  priorityPattern(options.priority);
   between('errors-max', options.errorsMax, 0, 1);
   between('outstanding-max', options.outstandingMax, 1, 1_000_000);
   between('features-bytes', options.featuresBytes, 0, 1_048_576);

@@ -62,7 +62,7 @@ export class PushObserver {
       };
     });
     for (let key = 0; key < keys; key++) {
-      const ch = `key:${keyOf(key, keys)}`;
+      const ch = `key:${keyOf(key, this.#options)}`;
       const socket = this.#sockets[key % this.#sockets.length]!;
       socket.send({ t: 'sub', id: key + 1, ch, mode: 'all', credit: CREDIT });
     }

@@ -1,7 +1,9 @@
 /** What a run found, as data (`--json`) and as text. */
-import type { Account, Interval, Percentiles } from './account.ts';
+import type { Account, Interval } from './account.ts';
 import type { LoadOptions } from './options.ts';
 import type { PacingReport } from './paced-way.ts';
+import { STATUSES, type StatusCounts } from './status.ts';
+import type { ClassFigures, Percentiles } from './tally.ts';
 
 /**
  * The generator's own delay colours the figures when its p99 is more than this, and than this share of
@@ -18,6 +20,10 @@ export interface LoadReport {
   readonly rate: { readonly asked: number; readonly sent: number; readonly answered: number };
   readonly sent: number;
   readonly answered: number;
+  /** What became of the events measured, in one word each; ok and degraded are answers. */
+  readonly statuses: StatusCounts;
+  /** By class of priority; empty where events name none. */
+  readonly classes: readonly ClassFigures[];
   readonly errors: Readonly<Record<string, number>>;
   readonly lost: number;
   readonly late: number;
@@ -78,6 +84,8 @@ export function makeReport(
     },
     sent: account.sent,
     answered: account.answered,
+    statuses: account.statuses,
+    classes: account.classes,
     errors: Object.fromEntries(account.errors),
     lost: account.lost,
     late: account.late,
@@ -111,17 +119,32 @@ export function formatReport(report: LoadReport): string {
     `rate      asked ${perS(rate.asked)}   sent ${perS(rate.sent)}   answered ${perS(rate.answered)}`,
     `events    sent ${report.sent}   answered ${report.answered}   lost ${report.lost}` +
       `   late ${report.late}   duplicates ${report.duplicates}`,
+    `outcomes  ${statusText(report.statuses)}`,
     '',
     '                            p50        p90        p99      p99.9        max',
     row('latency, from due time', report.latencyMs),
     ...(report.entryLatencyMs.count > 0 ? [row('from entry id (whole ms)', report.entryLatencyMs)] : []),
     row('generator lateness', report.latenessMs),
     ...(report.pacing === undefined ? [] : ['', pacingLine(report.pacing)]),
+    ...report.classes.flatMap(classLines),
   ];
   const errors = Object.entries(report.errors).sort((a, b) => b[1] - a[1]);
   if (errors.length > 0) lines.push('', 'errors', ...errors.map(([code, count]) => `  ${count} x ${code}`));
   for (const warning of report.warnings) lines.push('', `WARNING: ${warning}`);
   return `${lines.join('\n')}\n`;
+}
+
+function statusText(counts: StatusCounts): string {
+  const known = STATUSES.filter((status) => counts[status] !== undefined);
+  return known.map((status) => `${status} ${counts[status]}`).join('   ');
+}
+
+function classLines({ priority, sent, statuses, latencyMs }: ClassFigures): string[] {
+  return [
+    '',
+    `priority ${priority}: sent ${sent}   ${statusText(statuses)}`,
+    row('latency, from due time', latencyMs),
+  ];
 }
 
 /** The line that is rewritten each second. */

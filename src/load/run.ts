@@ -1,7 +1,7 @@
 /** One load run from options to report: the wiring. */
 
 import { seededRandom } from '../random.ts';
-import type { Interval } from './account.ts';
+import type { Interval, Watch } from './account.ts';
 import { Account } from './account.ts';
 import { drive, RunClock } from './drive.ts';
 import { HttpWay, modelInputs } from './http-way.ts';
@@ -9,6 +9,7 @@ import type { LoadOptions } from './options.ts';
 import { checkLoadOptions, eventsOf } from './options.ts';
 import { PacedWay } from './paced-way.ts';
 import { samples } from './payload.ts';
+import { priorityPattern } from './priorities.ts';
 import type { LoadReport } from './report.ts';
 import { makeReport } from './report.ts';
 import { arrivals, OpenLoop } from './schedule.ts';
@@ -19,6 +20,9 @@ import { WebSocketWay } from './ws-way.ts';
 /** Above this rate, half a millisecond more in the figures is worth the cores it leaves to the server. */
 const FAST_PER_S = 5000;
 
+/** Of this process, so far. */
+let runs = 0;
+
 /** Makes the way for one run. `fail` ends the run early with an error. */
 export type MakeWay = (run: string, settle: Settle, fail: (error: Error) => void) => Way | Promise<Way>;
 
@@ -28,6 +32,9 @@ export interface LoadHooks {
   readonly onTick?: (elapsedMs: number, interval: Interval, account: Account) => void;
   /** Another way than options.via says; the benchmark measures other engines so. */
   readonly makeWay?: MakeWay;
+  /** Times of arrival (ms since the start, never decreasing) instead of those that rate and seed give. */
+  readonly arrival?: () => number;
+  readonly watch?: Watch;
 }
 
 /** Throws SubitoError for options that cannot be, or when the target cannot be reached. */
@@ -39,9 +46,12 @@ export async function runLoad(options: LoadOptions, hooks: LoadHooks = {}): Prom
     warmupMs: options.warmupS * 1000,
     timeoutMs: options.timeoutS * 1000,
     outstandingMax: options.outstandingMax,
+    pattern: priorityPattern(options.priority),
+    ...(hooks.watch === undefined ? {} : { watch: hooks.watch }),
   });
-  // The run's own clock names it: answers to an earlier run's events must not count for this one.
-  const run = `load${Date.now().toString(36)}`;
+  // Answers to the events of an earlier run, or of one beside this, must not count for it.
+  runs++;
+  const run = `load${Date.now().toString(36)}${process.pid.toString(36)}x${runs.toString(36)}`;
   const abandon = new AbortController();
   let failure: string | null = null;
   const fail = (error: Error) => {
@@ -51,7 +61,9 @@ export async function runLoad(options: LoadOptions, hooks: LoadHooks = {}): Prom
   const settle: Settle = (seq, code, entryMs) => account.settle(seq, clock.now(), code, entryMs);
   const way = await (hooks.makeWay ?? wayOf(options))(run, settle, fail);
   const endMs = (options.warmupS + options.durationS) * 1000;
-  const loop = new OpenLoop(arrivals(options.arrivals, options.ratePerS, seededRandom(options.seed)), endMs);
+  const { ratePerS, seed } = options;
+  const arrival = hooks.arrival ?? arrivals(options.arrivals, ratePerS, seededRandom(seed));
+  const loop = new OpenLoop(arrival, endMs);
   let stoppedMs = endMs;
   const stopped = hooks.stop ?? new AbortController().signal;
   for (const signal of [stopped, abandon.signal]) {

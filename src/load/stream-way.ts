@@ -9,6 +9,7 @@ import type { StreamTail } from '../redis/stream-tail.ts';
 import { RedisWire } from '../redis/wire.ts';
 import type { LoadOptions } from './options.ts';
 import type { Sample } from './payload.ts';
+import { priorityPattern } from './priorities.ts';
 import { PushObserver } from './push.ts';
 import type { Settle, Way } from './way.ts';
 import { eventId, eventNumber, keyOf, statusCode } from './way.ts';
@@ -27,6 +28,8 @@ export class StreamWay implements Way {
   readonly #keys: Buffer[];
   /** From after the key's value to the end, less the event id. */
   readonly #bodies: Buffer[];
+  /** Name and value of `priority`, in the order in which events have them; empty: they have none. */
+  readonly #classes: Buffer[];
   #wire: RedisWire | null = null;
   readonly #tails: StreamTail[] = [];
   #push: PushObserver | null = null;
@@ -47,20 +50,25 @@ export class StreamWay implements Way {
     this.#run = run;
     this.#settle = settle;
     this.#fail = fail;
-    const fields = options.model === '' ? 3 : 4;
+    const pattern = priorityPattern(options.priority);
+    const more = [options.model !== '', options.deadlineMs > 0, pattern.length > 0].filter(Boolean);
+    const fields = 3 + more.length;
     this.#head = Buffer.concat([
       Buffer.from(`*${3 + fields * 2}\r\n`),
       ...['XADD', options.stream, '*', 'key'].map(encodeBulk),
     ]);
     const keys = Math.min(options.keys, 100_000);
-    this.#keys = Array.from({ length: keys }, (_, index) => encodeBulk(keyOf(index, keys)));
-    const model = options.model === '' ? [] : [encodeBulk('model'), encodeBulk(options.model)];
+    this.#keys = Array.from({ length: keys }, (_, index) => encodeBulk(keyOf(index, { ...options, keys })));
+    const model = options.model === '' ? [] : ['model', options.model];
+    const deadline = options.deadlineMs === 0 ? [] : ['deadline_ms', `${options.deadlineMs}`];
+    const named = [...model, ...deadline].map(encodeBulk);
+    this.#classes = pattern.map((priority) => Buffer.concat(['priority', `${priority}`].map(encodeBulk)));
     this.#bodies = samples.map((sample) => {
-      const named = options.encoding === 'json' ? sample.json : sample.msgpack;
+      const data = options.encoding === 'json' ? sample.json : sample.msgpack;
       return Buffer.concat([
-        ...model,
+        ...named,
         encodeBulk(sample.features === null ? 'data' : 'features'),
-        encodeBulk(sample.features ?? named),
+        encodeBulk(sample.features ?? data),
         encodeBulk('event'),
       ]);
     });
@@ -100,6 +108,7 @@ export class StreamWay implements Way {
     this.#parts.push(
       this.#head,
       this.#keys[seq % this.#keys.length]!,
+      ...(this.#classes.length === 0 ? [] : [this.#classes[seq % this.#classes.length]!]),
       this.#bodies[seq % this.#bodies.length]!,
       Buffer.from(`$${id.length}\r\n${id}\r\n`),
     );

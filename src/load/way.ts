@@ -1,11 +1,13 @@
 /**
  * How events reach the engine and answers come back: what the driver asks of the three ways.
  */
+
+import type { LoadOptions } from './options.ts';
 import type { PacingReport } from './paced-way.ts';
 
 /**
- * Reports the outcome of event `seq`; `code` is '' for a good answer. `entryMs`: from its entry id, -1 if
- * unknown.
+ * Reports the outcome of event `seq`; `code` is '' for a good answer, `degraded` for one of the ladder's.
+ * `entryMs`: from its entry id, -1 if unknown.
  */
 export type Settle = (seq: number, code: string, entryMs?: number) => void;
 
@@ -35,9 +37,10 @@ export function eventNumber(run: string, id: string | undefined): number {
 export const eventId = (run: string, seq: number) => `${run}-${seq}`;
 
 /** Spreads events over keys so that neighbours in time have different keys. */
-export const keyOf = (seq: number, keys: number) => `load-${seq % keys}`;
+export const keyOf = (seq: number, { keys, keyPrefix }: Pick<LoadOptions, 'keys' | 'keyPrefix'>) =>
+  `${keyPrefix}${seq % keys}`;
 
-/** Predictions that count as answers; all other statuses are errors of that name. */
+/** The code of a prediction: its status, unless that is ok. */
 export function statusCode(status: string | undefined): string {
-  return status === undefined || status === 'ok' || status === 'degraded' ? '' : status;
+  return status === undefined || status === 'ok' ? '' : status;
 }

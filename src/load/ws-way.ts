@@ -4,6 +4,7 @@ import type { Frame } from './gateway-socket.ts';
 import { GatewaySocket, openPaced } from './gateway-socket.ts';
 import type { LoadOptions } from './options.ts';
 import type { Sample } from './payload.ts';
+import { priorityPattern } from './priorities.ts';
 import type { Settle, Way } from './way.ts';
 import { eventId, keyOf, statusCode } from './way.ts';
 
@@ -18,6 +19,10 @@ export class WebSocketWay implements Way {
   readonly #settle: Settle;
   readonly #fail: (error: Error) => void;
   readonly #packedModel: Buffer;
+  /** In the order in which events have them; empty: they name none. */
+  readonly #classes: readonly number[];
+  /** What is the same in every frame of a class. */
+  readonly #frameHeads: readonly Buffer[];
   #sockets: GatewaySocket[] = [];
 
   constructor(
@@ -33,6 +38,12 @@ export class WebSocketWay implements Way {
     this.#settle = settle;
     this.#fail = fail;
     this.#packedModel = packPair('model', options.model);
+    this.#classes = priorityPattern(options.priority);
+    const deadline = options.deadlineMs === 0 ? {} : { deadline: options.deadlineMs };
+    this.#frameHeads =
+      this.#classes.length === 0
+        ? [frameHead(deadline)]
+        : this.#classes.map((priority) => frameHead({ ...deadline, priority }));
   }
 
   async open(): Promise<void> {
@@ -73,23 +84,26 @@ export class WebSocketWay implements Way {
   }
 
   #json(seq: number, sample: Sample): string {
-    const { model, keys } = this.#options;
+    const { model, deadlineMs } = this.#options;
+    const priority = this.#classes[seq % this.#classes.length];
     const head = {
       t: 'event',
       id: seq + 1,
-      key: keyOf(seq, keys),
+      key: keyOf(seq, this.#options),
       model,
       eid: eventId(this.#run, seq),
       via: 'direct',
+      ...(deadlineMs === 0 ? {} : { deadline: deadlineMs }),
+      ...(priority === undefined ? {} : { priority }),
     };
     return `${JSON.stringify(head).slice(0, -1)},"d":${sample.json.toString()}}`;
   }
 
   #msgpack(seq: number, sample: Sample): Buffer {
     return Buffer.concat([
-      FRAME_HEAD,
+      this.#frameHeads[seq % this.#frameHeads.length]!,
       packPair('id', seq + 1),
-      packPair('key', keyOf(seq, this.#options.keys)),
+      packPair('key', keyOf(seq, this.#options)),
       packPair('eid', eventId(this.#run, seq)),
       this.#packedModel,
       DATA_NAME,
@@ -115,6 +129,10 @@ function packPair(name: string, value: unknown): Buffer {
   return Buffer.concat([packr.pack(name), packr.pack(value)]);
 }
 
-/** A map of seven entries; the first two are the same in every frame. */
-const FRAME_HEAD = Buffer.concat([Buffer.from([0x87]), packPair('t', 'event'), packPair('via', 'direct')]);
+/** A map's header and the entries that are the same in many frames; five more follow. */
+function frameHead(more: Readonly<Record<string, number>>): Buffer {
+  const pairs = Object.entries({ t: 'event', via: 'direct', ...more });
+  const header = Buffer.from([0x80 + pairs.length + 5]);
+  return Buffer.concat([header, ...pairs.map(([name, value]) => packPair(name, value))]);
+}
 const DATA_NAME = Buffer.from(packr.pack('d'));
