@@ -34,6 +34,8 @@ export interface LanesOptions {
   readonly batcher: Batcher<Batch>;
   readonly specs: readonly ModelSpec[];
   readonly pool: Pick<Pool, 'loaded' | 'plans' | 'threads' | 'running'>;
+  /** Those that take traffic; left out: all that the pool has. */
+  readonly loaded?: readonly LoadedModel[];
   readonly limits: Limits;
   /** Takes entries into the batches; null: TypeScript does. */
   readonly native?: Native | null;
@@ -41,7 +43,8 @@ export interface LanesOptions {
 
 export function buildLanes(options: LanesOptions): Lanes {
   const { batcher, specs, pool, limits, native = null } = options;
-  const { loaded, plans, threads, running } = pool;
+  const { plans, threads, running } = pool;
+  const { loaded = pool.loaded } = options;
   const batchesOf = new Map<number, readonly Batch[]>();
   const models: ModelLane[] = [];
   const infos: ModelInfo[] = [];

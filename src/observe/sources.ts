@@ -45,6 +45,13 @@ export interface ModelProviderCount {
   readonly count: number;
 }
 
+export interface BreakerFigure {
+  /** `name@version`. */
+  readonly model: string;
+  readonly provider: string;
+  readonly state: 'closed' | 'open' | 'half_open';
+}
+
 export type EngineState = 'starting' | 'running' | 'reconnecting' | 'draining' | 'stopped';
 
 export interface Sources {
@@ -61,4 +68,6 @@ export interface Sources {
   sessions(): readonly ModelProviderCount[];
   /** How often a worker had to leave a provider, since the start. */
   fallbacks(): readonly ModelProviderCount[];
+  /** Circuit breakers of the models and providers that have been asked so far. */
+  breakers?(): readonly BreakerFigure[];
 }

@@ -15,7 +15,9 @@ import { channels, notice } from '../observe/channels.ts';
 import { type Batch, ORIGIN_DIRECT, resultOf } from './batch.ts';
 import type { Batcher, Lane } from './batcher.ts';
 import type { Answer } from './direct.ts';
+import { ANSWERED, type Guard } from './guard.ts';
 import type { ModelLane } from './intake.ts';
+import { rungOf } from './ladder.ts';
 import { RESULT, ROW, ROW_COLUMNS } from './slab.ts';
 
 export interface RunnerOptions {
@@ -29,9 +31,12 @@ export interface RunnerOptions {
   readonly onRan: (rows: number, deliveries: number) => void;
   /** Rows are free again: read on. */
   readonly onFreeRows: (rows: number) => void;
+  /** Knows which models can be asked now; without it, all can. */
+  readonly guard?: Guard;
 }
 
 const NO_OUTPUTS = new Uint8Array(0);
+const NOT_RUN: InferResult = { inferUs: 0, runUs: 0, spill: null };
 
 export class BatchRunner {
   readonly #options: RunnerOptions;
@@ -65,14 +70,32 @@ export class BatchRunner {
   }
 
   #infer(lane: ModelLane, batch: Batch): void {
-    const { slot } = lane;
+    this.#runOn(this.#options.guard?.before(lane.slot, batch, batch.rows) ?? lane.slot, lane, batch);
+  }
+
+  /** `slot`: the guard's answer. */
+  #runOn(slot: number, lane: ModelLane, batch: Batch): void {
+    if (slot === ANSWERED) {
+      // Not at once: the batcher is in the middle of giving out batches.
+      queueMicrotask(() => this.#answered(lane, batch, NOT_RUN));
+      return;
+    }
     const shared = batch.shared as SharedArrayBuffer;
     batch.running = true;
     const apart = batch.deliveries > 1;
     this.#options.infer({ slot, slab: batch.slab, shared, first: 0, rows: batch.rows, apart }).then(
-      (result) => this.#answered(lane, batch, result),
+      (result) => this.#ran(lane, batch, result, batch.rows),
       (error: unknown) => this.#crashed(lane, batch, error),
     );
+  }
+
+  /** `ran`: rows from there on did not run after all. */
+  #ran(lane: ModelLane, batch: Batch, result: InferResult, ran: number): void {
+    const { spill } = result;
+    if (spill !== null) batch.outputs = Buffer.from(spill.buffer, spill.byteOffset, spill.byteLength);
+    const slot = this.#options.guard?.after(batch, batch.rows, ran, result.inferUs) ?? ANSWERED;
+    if (slot === ANSWERED) this.#answered(lane, batch, result);
+    else this.#runOn(slot, lane, batch);
   }
 
   #answered(lane: ModelLane, batch: Batch, result: InferResult): void {
@@ -82,10 +105,7 @@ export class BatchRunner {
     batch.inferredMs = nowMs();
     batch.inferUs = Math.round(result.inferUs);
     batch.runUs = result.runUs;
-    if (result.spill !== null) {
-      batch.outputs = Buffer.from(result.spill.buffer, result.spill.byteOffset, result.spill.byteLength);
-    }
-    if (channels.infer.hasSubscribers) {
+    if (result !== NOT_RUN && channels.infer.hasSubscribers) {
       channels.infer.publish({
         model: lane.label,
         rows: batch.rows,
@@ -102,7 +122,8 @@ export class BatchRunner {
   #crashed(lane: ModelLane, batch: Batch, error: unknown): void {
     notice('error', 'WORKER_DIED', `${lane.label}: ${messageOf(error)}`);
     batch.crashes += 1;
-    if (batch.crashes === 1) this.#infer(lane, batch);
+    const slot = this.#options.guard?.crashed(batch, batch.rows) ?? null;
+    if (slot !== null || batch.crashes === 1) this.#runOn(slot ?? lane.slot, lane, batch);
     else void this.#runAlone(lane, batch);
   }
 
@@ -111,11 +132,13 @@ export class BatchRunner {
     const { slot } = lane;
     const shared = batch.shared as SharedArrayBuffer;
     const { table } = batch;
+    const { guard } = this.#options;
     const parts: Buffer[] = [];
     let bytes = 0;
     let inferUs = 0;
     let runUs = 0;
-    for (let first = 0; first < batch.rows; first += 1) {
+    let first = 0;
+    for (; first < batch.rows && guard?.mayRunAlone(batch) !== false; first += 1) {
       const at = first * ROW_COLUMNS;
       let part: Buffer;
       try {
@@ -140,12 +163,15 @@ export class BatchRunner {
       table[at + ROW.outLength] = part.length;
       bytes += part.length;
       parts.push(part);
+      guard?.ranAlone(batch, first);
     }
-    this.#answered(lane, batch, { inferUs, runUs, spill: Buffer.concat(parts) });
+    this.#ran(lane, batch, { inferUs, runUs, spill: Buffer.concat(parts) }, first);
   }
 
   #answerDirect(lane: ModelLane, batch: Batch): void {
     const { rows, origin, answers, table, outputs } = batch;
+    const retryMs = this.#options.guard?.retryMs(batch) ?? 0;
+    const failed = retryMs > 0 ? 'unavailable' : 'failed';
     for (let row = 0; row < rows; row += 1) {
       if (origin[row] !== ORIGIN_DIRECT) continue;
       const at = row * ROW_COLUMNS;
@@ -153,12 +179,14 @@ export class BatchRunner {
       const bytes = outputs.subarray(start, start + (table[at + ROW.outLength] as number));
       const result = table[at + ROW.result];
       const ok = result === RESULT.ok;
+      const rung = rungOf(batch, row);
       const answer: Answer = {
-        status: ok ? 'ok' : result === RESULT.invalid ? 'invalid' : 'failed',
+        status: ok ? (rung === '' ? 'ok' : 'degraded') : result === RESULT.invalid ? 'invalid' : failed,
+        rung,
         model: lane.label,
         outputs: ok ? bytes : NO_OUTPUTS,
         detail: ok ? '' : bytes.toString('utf8'),
-        retryMs: 0,
+        retryMs: ok ? 0 : retryMs,
         waitUs: Math.max(0, Math.round((batch.dispatchedMs - (batch.arrivedMs[row] as number)) * 1000)),
         inferUs: batch.inferUs,
       };
