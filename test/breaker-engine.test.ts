@@ -42,6 +42,9 @@ const models = modelsDir({
 });
 cpSync(join(from, '1'), join(models, 'before', '2'), { recursive: true });
 writeFileSync(join(models, 'before', '1', 'wrong'), 'cpu');
+// Which holds for version 2 alone.
+const golden = { cases: [{ inputs: { x: [1, 2, 3] }, outputs: { y: [1, 2, 3] } }] };
+writeFileSync(join(models, 'before', 'golden.json'), JSON.stringify(golden));
 writeFileSync(join(models, 'hangs', 'handler.ts'), HANGING);
 const hangs = (how: 'yes' | 'no') => writeFileSync(join(models, 'hangs', 'hangs'), how);
 hangs('no');

@@ -108,12 +108,7 @@ test('a breaker refuses batches only where the manifest asks for it', () => {
 
 test.each([
   ['inputs', [tensor('x', 4)], Y, /: its inputs are x float32\[4\], not x float32\[3\]; remove previous/],
-  [
-    'outputs',
-    X,
-    [tensor('y', 99)],
-    /: its outputs are y float32\[99\], not y float32\[1\], and a batch's/,
-  ],
+  ['outputs', X, [tensor('y', 99)], /: its outputs are y float32\[99\], not y float32\[1\], and a batch's/],
 ])('a version with other %s cannot be fallen back to: the model is not served, and says why', (...given) => {
   const [, inputs, outputs, why] = given;
   const specs = scan({ m: { versions: [1, 2], manifest: 'degrade: [previous]' } });
