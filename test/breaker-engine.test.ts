@@ -144,7 +144,7 @@ test('events that fail the model run beside good ones open no breaker', async ()
   expect(health().reasons).toEqual([]);
 });
 
-test('models that fail altogether: within a second the ladder answers, and after healing they do', async () => {
+test('models that fail: within a second the ladder answers, once healed they do', async () => {
   const end = new AbortController();
   const flowing = traffic([...LABELS, 'other'], end.signal);
   await sleep(300);

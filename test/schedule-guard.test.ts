@@ -129,7 +129,7 @@ async function open(bench: Bench): Promise<void> {
   expect(breaker(bench)).toBe('open');
 }
 
-test('a model that fails: its second batch on is answered by the ladder, and once open nothing is asked', async () => {
+test('a model that fails: from its second batch on the ladder answers, then nothing is asked', async () => {
   const notices = collectNotices();
   const bench = setUp({ rungs: [lastKnown(), CONSTANT] });
   expect(await bench.send('a', 'b')).toEqual(['ok: 0: a', 'ok: 0: b']);
@@ -183,7 +183,7 @@ test('bad events alone never open it, nor does what is malformed', async () => {
   expect(breaker(bench)).toBe('closed');
 });
 
-test('an event that kills its worker is given up; neither it nor its neighbours get another’s answer', async () => {
+test('an event that kills its worker is given up; its neighbours have their own answers', async () => {
   const notices = collectNotices();
   const bench = setUp({ rungs: [CONSTANT] });
   const died = 'failed: the worker died on this event: worker exited';
@@ -246,7 +246,7 @@ test('the previous version is not asked where each row is known', async () => {
   expect(await bench.send('b', 'new')).toEqual(['last_known: 0: b', 'previous: 1: new']);
 });
 
-test('when no rung answers, rows fail at once and none is lost; requests are told when to ask again', async () => {
+test('when no rung answers, rows fail at once; requests are told when to ask again', async () => {
   const bench = setUp({ rungs: [lastKnown()] });
   await open(bench);
   const refused = 'failed: m@1 cannot be asked, its circuit breaker is open; no answer from last_known';
@@ -277,7 +277,7 @@ test('requests are answered as degraded, with the rung', async () => {
   ]);
 });
 
-test('where the manifest asks for neither ladder nor breaker, batches go to the model all the same', async () => {
+test('where the manifest asks for nothing, batches go to the model all the same', async () => {
   const bench = setUp({ enforced: false });
   await open(bench);
   expect(await bench.send('x')).toEqual(['failed: failed on 0']);

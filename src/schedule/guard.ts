@@ -78,7 +78,9 @@ export class Guard {
   readonly #entries: (Entry | undefined)[] = [];
   /** By slab. */
   readonly #runs: (Run | undefined)[] = [];
-  /** By slab: when it may be worth while to ask again for rows that nothing could answer; 0: there are none. */
+  /**
+   * By slab: when it may be worth while to ask again for rows that nothing could answer; 0: there are none.
+   */
   readonly #retryMs: number[] = [];
   /** Of the batch at hand, by row, 1: it needs an answer. */
   #wanted = new Uint8Array(0);

@@ -86,7 +86,9 @@ export class Ladder {
     return false;
   }
 
-  /** Writes the answers into the batch. Returns how many wanted rows no rung could answer: they have failed. */
+  /**
+   * Writes the answers into the batch. Returns how many wanted rows no rung could answer: they have failed.
+   */
   fill(batch: Batch, options: FillOptions): number {
     const { wanted, reason } = options;
     const { table } = batch;
