@@ -69,7 +69,7 @@ export class Ladder {
       if (table[at + ROW.result] !== RESULT.ok || batch.keyBytes[row] === 0) continue;
       const start = table[at + ROW.outOffset] as number;
       const end = start + (table[at + ROW.outLength] as number);
-      known.keep(batch.key(row), table[at + ROW.encoding] as number, outputs, start, end, nowMs);
+      known.keep(keyOf(batch, row), table[at + ROW.encoding] as number, outputs, start, end, nowMs);
     }
   }
 
@@ -139,7 +139,12 @@ function answerOf(rung: Rung, batch: Batch, row: number, nowMs: number): Uint8Ar
   const encoding = batch.table[row * ROW_COLUMNS + ROW.encoding] as number;
   if (rung.kind === 'constant') return encoding === ENCODING.json ? rung.json : rung.msgpack;
   if (rung.kind === 'previous' || batch.keyBytes[row] === 0) return undefined;
-  return rung.known.get(batch.key(row), encoding, nowMs);
+  return rung.known.get(keyOf(batch, row), encoding, nowMs);
+}
+
+function keyOf({ keys, keyBytes, keyBytesMax }: Batch, row: number): string {
+  const at = row * keyBytesMax;
+  return keys.toString('latin1', at, at + (keyBytes[row] as number));
 }
 
 function written({ table, outputs }: Batch, at: number): Uint8Array {

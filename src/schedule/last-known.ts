@@ -5,6 +5,9 @@
  * A key's bytes are kept in memory of their own and written over by the next of the same length, which
  * predictions of one model mostly have.
  */
+import { copyBytes } from '../redis/resp.ts';
+import { ENCODING } from './slab.ts';
+
 interface Known {
   bytes: Uint8Array;
   atMs: number;
@@ -38,14 +41,14 @@ export class LastKnown {
     return this.#bytes;
   }
 
-  /** `source[start, end)` is copied. */
+  /** `source[start, end)` is copied. `key`: its bytes as latin1, which is the fastest to make and as good. */
   keep(key: string, encoding: number, source: Uint8Array, start: number, end: number, nowMs: number): void {
     const name = nameOf(key, encoding);
     const before = this.#known.get(name);
     if (before !== undefined) this.#known.delete(name);
     const length = end - start;
     if (before?.bytes.length === length) {
-      before.bytes.set(source.subarray(start, end));
+      copyBytes(source, start, end, before.bytes, 0);
       before.atMs = nowMs;
       this.#known.set(name, before);
       return;
@@ -81,6 +84,7 @@ export class LastKnown {
   }
 }
 
-const nameOf = (key: string, encoding: number) => `${encoding}${key}`;
+/** No key begins with this sign: there is none like it in latin1. */
+const nameOf = (key: string, encoding: number) => (encoding === ENCODING.json ? `\u0100${key}` : key);
 
 const sizeOf = (name: string, { bytes }: Known) => name.length + bytes.length + ENTRY_BYTES;
