@@ -58,14 +58,14 @@ interface Options {
 function setUp({ rungs = [], enforced = true }: Options = {}) {
   const settled: string[][] = [];
   const tasks: InferTask[] = [];
-  const state = { mood: 'well' as Mood, previousMood: 'well' as Mood, nowMs: 1000 };
+  const state = { mood: 'well' as Mood, previousMood: 'well' as Mood, nowMs: 1000, provider: 'cpu' };
   const settings = { ...BREAKER_DEFAULTS };
   const guard = new Guard({
     models: [
       { slot: 0, label: 'm@1', settings, enforced, ladder: new Ladder(rungs) },
       { slot: 1, label: 'm@0', settings, enforced: true, ladder: new Ladder([]) },
     ],
-    providerOf: () => 'cpu',
+    providerOf: () => state.provider,
     expectedMs: () => 2,
     probeMsMax: 1000,
     now: () => state.nowMs,
@@ -290,4 +290,17 @@ test('where the manifest asks for nothing, batches go to the model all the same'
   bench.nowMs += 250;
   for (let i = 0; i < 3; i += 1) expect(await bench.send('x')).toEqual(['ok: 0: x']);
   expect(breaker(bench)).toBe('closed');
+});
+
+test('a model that has moved to another provider starts anew there', async () => {
+  const bench = setUp({ rungs: [CONSTANT] });
+  bench.provider = 'cuda';
+  await open(bench);
+  bench.provider = 'cpu';
+  bench.mood = 'well';
+  expect(await bench.send('x')).toEqual(['ok: 0: x']);
+  expect(bench.guard.breakers()).toEqual([{ model: 'm@1', provider: 'cpu', state: 'closed' }]);
+  expect(bench.guard.compromises()).toEqual([]);
+  bench.provider = 'cuda';
+  expect(await bench.send('x')).toEqual(['constant: constant']);
 });

@@ -177,12 +177,14 @@ export class Guard {
     });
   }
 
+  /** Of the providers that are in use. */
   #all(): { readonly entry: Entry; readonly provider: string; readonly breaker: Breaker }[] {
-    return this.#entries.flatMap((entry) =>
-      entry === undefined
-        ? []
-        : [...entry.breakers].map(([provider, breaker]) => ({ entry, provider, breaker })),
-    );
+    return this.#entries.flatMap((entry) => {
+      if (entry === undefined) return [];
+      const provider = this.#options.providerOf(entry.slot);
+      const breaker = entry.breakers.get(provider);
+      return breaker === undefined ? [] : [{ entry, provider, breaker }];
+    });
   }
 
   /** Where the batch runs instead, or ANSWERED once the rows have what the rungs give. */
