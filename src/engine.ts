@@ -14,6 +14,7 @@ import { fileURLToPath } from 'node:url';
 import { followWallClock, nowMs } from './clock.ts';
 import type { Config } from './config.ts';
 import { createBackend } from './engine/backend.ts';
+import { createGuard, guardModels } from './engine/guarded.ts';
 import { hintProducers } from './engine/hints.ts';
 import { buildLanes } from './engine/lanes.ts';
 import { poolOptions, ServedModels } from './engine/models.ts';
@@ -164,8 +165,9 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
   const makeGroup = (p: StreamPartition) => ensureGroup(control, { ...p, stream: p.name });
   for (const partition of partitions) await makeGroup(partition);
   const pool = await starting;
-  const allProblems = [...problems, ...pool.problems];
-  if (pool.loaded.length === 0) throw noModel(config.models.path, allProblems);
+  const guarded = guardModels(specs, pool, limits);
+  const allProblems = [...problems, ...guarded.problems];
+  if (guarded.loaded.length === 0) throw noModel(config.models.path, allProblems);
 
   // Who we are in the consumer groups; given up last, for others may have it then.
   const taking = takeConsumer({ control, partitions, ttlMs: limits.claimIdleMs });
@@ -179,14 +181,16 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
   );
   const admission = new Admission<Batch>({ batcher, workers: () => pool.threads });
   const tracer = activeTracer();
-  const memory = { specs, pool, limits, native, tracing: tracer !== null };
+  const memory = { specs, pool, loaded: guarded.loaded, limits, native, tracing: tracer !== null };
   const lanes = buildLanes({ batcher, admission, ...memory });
+  const guard = createGuard(guarded, pool, limits);
   pool.onRowsMax = (slot, rowsMax) => lanes.limitRows(slot, rowsMax);
   const { models: served, rejects } = lanes;
   const intake = new Intake({ ...limits, native, batcher, admission, lanes: served, rejects });
   const runner: BatchRunner = new BatchRunner({
     batcher,
     streamNames: partitions.map(({ name }) => name),
+    guard,
     infer: (task) => pool.run(task),
     settle: (batch, model, record) => committer.settle(batch, model, record),
     admission,
@@ -262,7 +266,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
 
   // observe
   const backlogs = new Map<string, StreamBacklog>();
-  const models = new ServedModels(specs, pool);
+  const models = new ServedModels(specs, pool, guarded, guard);
   const sources: Sources = {
     state: () => stateOf(state, committer, readers, models),
     backlog: () => [...backlogs.values()],
@@ -273,6 +277,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     sessions: () => models.sessions(),
     fallbacks: () => models.fallbacks(),
     targets: () => targetsOf(config, partitions, lanes.models),
+    breakers: () => guard.breakers(),
   };
   const totals = parts.add(new Totals(), (t) => t.stop());
   const metrics = createMetrics({ totals, sources, now: nowMs });

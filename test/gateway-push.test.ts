@@ -50,6 +50,20 @@ test.each(['subito.v1.json', 'subito.v1.msgpack'])('predictions reach subscriber
   expect(await one.take((frame) => frame['t'] === 'pred')).toMatchObject({ seq: 2, conf: 0, d: { n: 4 } });
 });
 
+test.each(['subito.v1.json', 'subito.v1.msgpack'])(
+  'a degraded prediction names its rung (%s)',
+  async (name) => {
+    const { ws, gateway } = await start();
+    const one = await player(ws, name);
+    await one.ask({ t: 'sub', id: 2, ch: 'key:u42' });
+    gateway.publish(prediction(1, { status: 'degraded', rung: 'previous' }));
+    gateway.publish(prediction(2));
+    const pushed = () => one.take((frame) => frame['t'] === 'pred');
+    expect(await pushed()).toMatchObject({ st: 'degraded', rung: 'previous', d: { n: 1 } });
+    expect(await pushed()).not.toHaveProperty('rung');
+  },
+);
+
 test('mode latest conflates while credit is out, and says how many', async () => {
   const { ws, gateway } = await start();
   const one = await player(ws);

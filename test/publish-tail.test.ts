@@ -136,6 +136,17 @@ test('sees what comes after it was wanted, as it was written, and nothing older'
   expect(outputs).toEqual(['\0\r\n\xff']);
 });
 
+test('a degraded prediction says what it came from; any other says nothing', async () => {
+  const followed = follow();
+  followed.tail.want(true);
+  await placed(followed);
+  for (const more of [['rung', 'last_known'], []]) {
+    await redis.xadd('predictions', '*', 'key', 'k', 'model', 'm@1', 'status', 'degraded', ...more);
+  }
+  await until('seen', () => followed.seen.length === 2);
+  expect(followed.seen.map(({ rung }) => rung)).toEqual(['last_known', '']);
+});
+
 test('an entry appended right after want(true) is seen, in an empty stream too', async () => {
   for (const empty of [true, false]) {
     const followed = follow();

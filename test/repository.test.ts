@@ -271,7 +271,17 @@ const wrong: [yaml: string, message: string][] = [
   ['serve: { stable: newest }', 'serve.stable = "newest": not a value it can take; use'],
   ['serve: { canary: { version: 3, percent: 5 } }', 'serve.canary: not supported by this version; remove it'],
   ['serve: { shadow: [4] }', 'serve.shadow: not supported by this version; remove it'],
-  ['degrade: [previous]', 'degrade: not supported by this version; remove it'],
+  ['degrade: next', 'degrade = "next": not a value it can take; use a list of previous, last_known'],
+  ['degrade: [next]', 'degrade[0] = "next": not a value it can take; use previous, last_known or {constant'],
+  ['degrade: [{ last_known: { ages_ms: 1 } }]', 'degrade[0].last_known.ages_ms: unknown key'],
+  ['degrade: [last_known, last_known]', 'degrade[1] = last_known: it is in the list before; name it once'],
+  [
+    'degrade: [{ constant: {} }, previous]',
+    'degrade[0] = constant: what follows it is never reached; put it',
+  ],
+  ['breaker: { probe: 1 }', 'breaker.probe: unknown key; did you mean probes?'],
+  ['breaker: { failure_rate: 50 }', 'breaker.failure_rate = 50: not a value it can take; use a share from'],
+  ['breaker: { open_ms_min: 3000 }', 'breaker: open_ms_min (3000) is more than open_ms_max (2000); lower'],
   ['name: [', 'Flow sequence'],
 ];
 

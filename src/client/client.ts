@@ -21,6 +21,8 @@ export interface ClientPrediction {
   readonly model: string;
   /** `ok`, `degraded`, ... */
   readonly status: string;
+  /** Of a degraded one: what it came from instead of the model (`previous`, ...); '' otherwise. */
+  readonly rung: string;
   readonly outputs: Readonly<Record<string, unknown>>;
   /** The producer's own id of the event; '' for none. */
   readonly event: string;
@@ -111,6 +113,7 @@ interface Frame {
   readonly key?: string;
   readonly model?: string;
   readonly st?: string;
+  readonly rung?: string;
   readonly seq?: number;
   readonly conf?: number;
   readonly ms?: { readonly q: number; readonly i: number };
@@ -522,6 +525,7 @@ function toPrediction(frame: Frame): ClientPrediction {
     key: frame.key ?? '',
     model: frame.model ?? '',
     status: frame.st ?? '',
+    rung: frame.rung ?? '',
     outputs: frame.d ?? {},
     event: frame.re ?? '',
     sid: frame.sid ?? '',

@@ -1,11 +1,19 @@
 /** `subito models`: what a directory of models holds, found out by loading it as the engine would. */
 import { type Config, loadConfig } from '../config.ts';
+import { guardModels } from '../engine/guarded.ts';
 import { poolOptions } from '../engine/models.ts';
 import type { FieldSpec } from '../infer/handler.ts';
 import type { ModelPlan } from '../infer/plan.ts';
 import { startPool } from '../infer/pool.ts';
 import { choiceText, rowsPerSecond } from '../infer/profile.ts';
-import type { BucketProfile, LoadedModel, ModelProblem, ModelSpec } from '../infer/protocol.ts';
+import type {
+  BreakerSettings,
+  BucketProfile,
+  LoadedModel,
+  ModelProblem,
+  ModelSpec,
+} from '../infer/protocol.ts';
+import { configName } from '../limits.ts';
 import { loadNative } from '../native.ts';
 import { scanModels } from '../repository/repository.ts';
 
@@ -29,7 +37,11 @@ export interface ModelReport {
   readonly runMsMax: number;
   /** What batches take, by their rows. */
   readonly profile: readonly BucketProfile[];
-  /** A provider that it does not run on, or small batches, and why. */
+  /** What answers when it cannot be asked, in order: `previous (m@1)`, `last_known`, `constant`. */
+  readonly degrade: readonly string[];
+  /** Settings of its circuit breaker; null where the manifest asks for neither that nor `degrade`. */
+  readonly breaker: BreakerSettings | null;
+  /** A provider that it does not run on, small batches, a rung that it lacks, and why. */
   readonly notes: readonly string[];
 }
 
@@ -49,14 +61,17 @@ export async function reportModels(config: Config): Promise<ModelReport[]> {
   if (specs.length === 0) return problems.map(broken);
   const native = loadNative(config.native).native !== null;
   const pool = await startPool({ ...poolOptions(config), specs, native, threadsMin: 1, threads: 1 });
-  const reports = pool.loaded.map((loaded, at): ModelReport => {
-    const plan = pool.plans[at]!;
+  const guarded = guardModels(specs, pool, config.limits);
+  const reports = guarded.loaded.map((loaded): ModelReport => {
+    const plan = pool.plans.find(({ slot }) => slot === loaded.slot)!;
     const small = choiceText(plan.profile, plan.choice, plan.runMsMax);
     const notes = [...pool.running.compromises(loaded.slot), small].filter((note) => note !== '');
-    return { ...report(specs[loaded.slot]!, loaded, plan), notes };
+    const { label, settings, enforced } = guarded.guarded.find(({ slot }) => slot === loaded.slot)!;
+    notes.push(...guarded.lacking.filter((text) => text.startsWith(`${label} `)));
+    return { ...report(specs[loaded.slot]!, loaded, plan), breaker: enforced ? settings : null, notes };
   });
   await pool.stop();
-  reports.push(...[...problems, ...pool.problems].map(broken));
+  reports.push(...[...problems, ...guarded.problems].map(broken));
   return reports.sort((a, b) => (a.name < b.name ? -1 : 1));
 }
 
@@ -65,14 +80,27 @@ function report(spec: ModelSpec, loaded: LoadedModel, plan: ModelPlan): ModelRep
   const { fields, predicts, provider } = loaded;
   const { rowsMax: batchRows, runMsMax, profile } = plan;
   const measured = { rowsMax, batchRows, runMsMax, profile: profile.buckets, notes: [] };
-  const found = { inputs: fields, outputs: predicts, provider, ...measured };
+  const degrade = degradeText(spec);
+  const found = { inputs: fields, outputs: predicts, provider, degrade, breaker: null, ...measured };
   return { name, version, status: 'ok', problem: '', description, ...found };
+}
+
+function degradeText({ name, version, degrade = [], previous }: ModelSpec): string[] {
+  const before = previous === undefined ? `none below ${version}` : `${name}@${previous.version}`;
+  return degrade.map(({ kind }) => (kind === 'previous' ? `previous (${before})` : kind));
+}
+
+/** `window_ms 5000, volume 10, ...`: in the manifest's names. */
+function breakerText(settings: BreakerSettings): string {
+  const named = Object.entries(settings).map(([name, value]) => `${configName(name)} ${value}`);
+  return named.join(', ');
 }
 
 function broken({ model, message }: ModelProblem): ModelReport {
   const [name = model, version] = model.split('@');
   const unmeasured = { rowsMax: 0, batchRows: 0, runMsMax: 0, profile: [], notes: [] };
-  const nothing = { description: '', inputs: [], outputs: [], provider: '', ...unmeasured };
+  const unguarded = { degrade: [], breaker: null };
+  const nothing = { description: '', inputs: [], outputs: [], provider: '', ...unguarded, ...unmeasured };
   return {
     name,
     version: version === undefined ? null : Number(version),
@@ -122,12 +150,14 @@ export function formatModels(reports: readonly ModelReport[], path: string): str
       .join('  ')
       .trimEnd();
   const parts = [line(head)];
-  reports.forEach(({ description, inputs, outputs, problem, profile, notes }, at) => {
+  reports.forEach(({ description, inputs, outputs, problem, profile, degrade, breaker, notes }, at) => {
     parts.push(line(rows[at]!));
     if (description !== '') parts.push(`    ${description}`);
     if (inputs.length > 0) parts.push(`    in:  ${inputs.map(fieldText).join(', ')}`);
     if (outputs.length > 0) parts.push(`    out: ${outputs.map(fieldText).join(', ')}`);
     if (profile.length > 0) parts.push(`    ms:  ${profileText(profile)}`);
+    if (degrade.length > 0) parts.push(`    degrade: ${degrade.join(', ')}`);
+    if (breaker !== null) parts.push(`    breaker: ${breakerText(breaker)}`);
     for (const note of notes) parts.push(`    ${note}`);
     if (problem !== '') parts.push(`    ${problem}`);
   });

@@ -37,6 +37,8 @@ export interface LanesOptions {
   readonly admission: Admission<Batch>;
   readonly specs: readonly ModelSpec[];
   readonly pool: Pick<Pool, 'loaded' | 'plans' | 'threads' | 'running'>;
+  /** Those that take traffic; left out: all that the pool has. */
+  readonly loaded?: readonly LoadedModel[];
   readonly limits: Limits;
   /** Takes entries into the batches; null: TypeScript does. */
   readonly native?: Native | null;
@@ -46,7 +48,8 @@ export interface LanesOptions {
 
 export function buildLanes(options: LanesOptions): Lanes {
   const { batcher, admission, specs, pool, limits, native = null, tracing = false } = options;
-  const { loaded, plans, threads, running } = pool;
+  const { plans, threads, running } = pool;
+  const { loaded = pool.loaded } = options;
   const batchesOf = new Map<number, readonly Batch[]>();
   const models: ModelLane[] = [];
   const infos: ModelInfo[] = [];

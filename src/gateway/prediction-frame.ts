@@ -35,11 +35,12 @@ export class SharedTail {
  * this runs for every prediction that anyone wants.
  */
 function jsonTail(prediction: Prediction): Buffer {
-  const { sid, event, source, key, model, status, waitUs, inferUs, outputs } = prediction;
+  const { sid, event, source, key, model, status, rung = '', waitUs, inferUs, outputs } = prediction;
   let text = sid === '' ? '' : `"sid":"${sid}",`;
   if (event !== '') text += `"re":${JSON.stringify(event)},`;
   if (source !== '') text += `"src":${JSON.stringify(source)},`;
   text += `"key":${JSON.stringify(key)},"model":${JSON.stringify(model)},"st":${JSON.stringify(status)},`;
+  if (rung !== '') text += `"rung":${JSON.stringify(rung)},`;
   text += `"ms":{"q":${waitUs / 1000},"i":${inferUs / 1000}}`;
   if (outputs.length === 0) return Buffer.from(`${text}}`, 'utf8');
   text += ',"d":';
@@ -54,7 +55,7 @@ function jsonTail(prediction: Prediction): Buffer {
 
 /** One byte with the number of entries, then the entries: the head says how many there are in all. */
 function msgpackTail(prediction: Prediction): Buffer {
-  const { sid, event, source, key, model, status, waitUs, inferUs, outputs } = prediction;
+  const { sid, event, source, key, model, status, rung = '', waitUs, inferUs, outputs } = prediction;
   const fields: Record<string, unknown> = {
     key,
     model,
@@ -65,6 +66,7 @@ function msgpackTail(prediction: Prediction): Buffer {
   if (sid !== '') count = add(fields, 'sid', sid, count);
   if (event !== '') count = add(fields, 're', event, count);
   if (source !== '') count = add(fields, 'src', source, count);
+  if (rung !== '') count = add(fields, 'rung', rung, count);
   // Fewer than sixteen entries: the map's head is one byte, which the count replaces.
   const entries = packr.pack(fields);
   if (outputs.length === 0) {

@@ -165,6 +165,7 @@ export class Protocol {
       key: event.key,
       model: answer.model,
       st: answer.status,
+      ...(answer.rung ? { rung: answer.rung } : {}),
       ms: { q: answer.waitUs / 1000, i: answer.inferUs / 1000 },
     };
     return [{ do: 'send', frame, outputs: answer.outputs }];

@@ -39,6 +39,40 @@ export interface SessionSettings {
   readonly config: Readonly<Record<string, string>>;
 }
 
+/** When a model counts as failing, and how it is tried again. Each key is explained in README.md. */
+export interface BreakerSettings {
+  /** Of the statistics. */
+  readonly windowMs: number;
+  /** Batches within the window that there have to be before shares of them mean anything. */
+  readonly volume: number;
+  /** More than this share of failed ones opens it. */
+  readonly failureRate: number;
+  /** More than this share of slow ones opens it. */
+  readonly slowRate: number;
+  /** A batch is slow when it takes more than so many times the 99th percentile of its size ... */
+  readonly slowFactor: number;
+  /** ... and more than this. */
+  readonly slowMsMin: number;
+  /** So many failed or slow ones in a row open it, however long that took. */
+  readonly consecutive: number;
+  /** How long it stays open: between these, at random, below a limit that doubles each time. */
+  readonly openMsMin: number;
+  readonly openMsMax: number;
+  /** Good batches after which it closes. */
+  readonly probes: number;
+}
+
+/** What answers for a model that cannot be asked. */
+export type RungSpec =
+  | { readonly kind: 'previous' }
+  | {
+      readonly kind: 'last_known';
+      readonly entriesMax: number;
+      readonly bytesMax: number;
+      readonly ageMsMax: number;
+    }
+  | { readonly kind: 'constant'; readonly outputs: Readonly<Record<string, unknown>> };
+
 /** A model version on disk, checked and resolved by the repository; enough for a worker to load it. */
 export interface ModelSpec {
   /** Index of the model in this engine; names its slabs and sessions on both sides. */
@@ -67,6 +101,14 @@ export interface ModelSpec {
   /** The manifest's inputs and outputs, already checked for form; empty: the ONNX file's own metadata. */
   readonly inputs: readonly ManifestInput[];
   readonly outputs: readonly ManifestOutput[];
+  /** In the manifest's order; left out: none. */
+  readonly degrade?: readonly RungSpec[];
+  /** What the manifest says of it; left out: nothing. */
+  readonly breaker?: Partial<BreakerSettings>;
+  /** The version to fall back to; only loaded for that, under a slot of its own. */
+  readonly previous?: { readonly slot: number; readonly version: number };
+  /** It is loaded only to be fallen back to, by the model in this slot. */
+  readonly previousOf?: number;
 }
 
 export interface ManifestInput {

@@ -23,6 +23,8 @@ export class Running {
   readonly #left = new Map<number, Map<ProviderName, number>>();
   /** News that a worker sends twice, in its description and as a message, count once. By thread. */
   readonly #heard = new Map<number, Set<string>>();
+  /** Counts what may have changed an answer of `of`. */
+  changes = 0;
 
   constructor(specs: readonly ModelSpec[], providers: readonly ProviderEntry[]) {
     this.#specs = specs;
@@ -30,6 +32,7 @@ export class Running {
   }
 
   record({ thread, slot, provider, left }: ProviderNews): void {
+    this.changes += 1;
     entry(this.#now, slot).set(thread, provider);
     for (const { provider: from, reason } of left) {
       const heard = this.#heard.get(thread) ?? new Set();
@@ -54,6 +57,7 @@ export class Running {
 
   /** Workers other than these are gone. */
   keep(threads: readonly number[]): void {
+    this.changes += 1;
     for (const thread of this.#heard.keys()) if (!threads.includes(thread)) this.#heard.delete(thread);
     for (const workers of this.#now.values()) {
       for (const thread of workers.keys()) if (!threads.includes(thread)) workers.delete(thread);
@@ -62,6 +66,7 @@ export class Running {
 
   /** Models other than these are not served. */
   keepModels(slots: readonly number[]): void {
+    this.changes += 1;
     for (const slot of this.#now.keys()) if (!slots.includes(slot)) this.#now.delete(slot);
   }
 

@@ -45,7 +45,8 @@ export interface ModelProviderCount {
   readonly count: number;
 }
 
-export interface BreakerState {
+export interface BreakerFigure {
+  /** `name@version`. */
   readonly model: string;
   readonly provider: string;
   readonly state: 'closed' | 'open' | 'half_open';
@@ -75,8 +76,8 @@ export interface Sources {
   sessions(): readonly ModelProviderCount[];
   /** How often a worker had to leave a provider, since the start. */
   fallbacks(): readonly ModelProviderCount[];
-  /** The circuit breakers; absent: there are none. */
-  breakers?: () => readonly BreakerState[];
+  /** Circuit breakers of the models and providers that have been asked so far. */
+  breakers?: () => readonly BreakerFigure[];
   /** Rows that a model may have in flight now; absent: nothing limits them but the slabs. */
   limits?: () => readonly { readonly model: string; readonly rows: number }[];
   targets?: () => Targets;

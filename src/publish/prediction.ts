@@ -6,6 +6,8 @@ export interface Prediction {
   /** `name@version`. */
   readonly model: string;
   readonly status: string;
+  /** Of a degraded one: what it came from instead of the model; '' otherwise. */
+  readonly rung?: string;
   /** The producer's own event id, '' for none. */
   readonly event: string;
   /** Entry id in the input stream, '' for a recorded direct answer. */

@@ -23,8 +23,18 @@ export interface TailOptions {
   readonly onPrediction: (prediction: Prediction) => void;
 }
 
-const FIELDS = ['source', 'event', 'key', 'model', 'status', 'outputs', 'wait_us', 'infer_us'] as const;
-const [SOURCE, EVENT, KEY, MODEL, STATUS, OUTPUTS, WAIT, INFER] = [0, 1, 2, 3, 4, 5, 6, 7] as const;
+const FIELDS = [
+  'source',
+  'event',
+  'key',
+  'model',
+  'status',
+  'outputs',
+  'wait_us',
+  'infer_us',
+  'rung',
+] as const;
+const [SOURCE, EVENT, KEY, MODEL, STATUS, OUTPUTS, WAIT, INFER, RUNG] = [0, 1, 2, 3, 4, 5, 6, 7, 8] as const;
 const RETRY_MS = 100;
 const NO_OUTPUTS = new Uint8Array(0);
 
@@ -86,6 +96,7 @@ export class PredictionTail {
       key,
       model,
       status: entry.text(STATUS) ?? '',
+      rung: entry.text(RUNG) ?? '',
       event: entry.text(EVENT) ?? '',
       source: entry.text(SOURCE) ?? '',
       outputs: entry.bytes(OUTPUTS) ?? NO_OUTPUTS,

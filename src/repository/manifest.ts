@@ -9,11 +9,19 @@ import {
   providerList,
   resolveProviders,
 } from '../config/providers.ts';
-import { SubitoError } from '../errors.ts';
-import type { ManifestInput, ManifestOutput, ProviderEntry, SessionSettings } from '../infer/protocol.ts';
+import { messageOf, SubitoError } from '../errors.ts';
+import type {
+  BreakerSettings,
+  ManifestInput,
+  ManifestOutput,
+  ProviderEntry,
+  RungSpec,
+  SessionSettings,
+} from '../infer/protocol.ts';
 import { PROVIDERS, SESSION_DEFAULTS } from '../infer/providers.ts';
 import { nearest } from '../nearest.ts';
 import { DTYPE_BYTES, type Dtype } from '../schedule/slab.ts';
+import { breakerSchema, degradeSchema, readBreaker, readDegrade } from './degrade.ts';
 
 /** A model's and a version's names go into stream fields, metric labels and paths. */
 export const MODEL_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
@@ -111,7 +119,8 @@ const schema = z.strictObject({
     })
     .optional()
     .describe('{stable: latest} or {stable: N}'),
-  degrade: z.unknown().optional(),
+  degrade: degradeSchema.optional(),
+  breaker: breakerSchema.optional(),
 });
 
 export interface Manifest {
@@ -128,6 +137,9 @@ export interface Manifest {
   readonly record: boolean;
   readonly latestOnly: boolean;
   readonly stable: number | 'latest';
+  /** null: nothing said. */
+  readonly degrade: readonly RungSpec[] | null;
+  readonly breaker: Partial<BreakerSettings> | null;
 }
 
 /** What a model without model.yaml has. */
@@ -143,6 +155,8 @@ export const EMPTY_MANIFEST: Manifest = {
   record: false,
   latestOnly: false,
   stable: 'latest',
+  degrade: null,
+  breaker: null,
 };
 
 /** Reads a model directory's model.yaml. Throws MODEL_INVALID that names file, key, value and fix. */
@@ -156,14 +170,14 @@ export function readManifest(dir: string): Manifest {
   const parsed = schema.safeParse(raw);
   if (!parsed.success)
     throw invalid(file, parsed.error.issues.map((issue) => explain(issue, raw)).join('\n'));
-  const { name, description, inputs, outputs, batch, deadline_ms, record, serve, degrade } = parsed.data;
+  const { name, description, inputs, outputs, batch, deadline_ms, record, serve } = parsed.data;
   const { latest_only: latestOnly = false } = parsed.data;
-  const { providers, session: settings = {} } = parsed.data;
+  const { providers, session: settings = {}, degrade, breaker } = parsed.data;
   if (name !== undefined && name !== basename(dir)) {
     throw invalid(file, `name = ${name}: the directory is ${basename(dir)}; give both the same name`);
   }
   // Silence would let an operator believe that it happens.
-  const later = { 'serve.canary': serve?.canary, 'serve.shadow': serve?.shadow, degrade };
+  const later = { 'serve.canary': serve?.canary, 'serve.shadow': serve?.shadow };
   for (const [key, value] of Object.entries(later)) {
     if (value !== undefined) throw invalid(file, `${key}: not supported by this version; remove it`);
   }
@@ -179,7 +193,18 @@ export function readManifest(dir: string): Manifest {
     record: record ?? false,
     latestOnly,
     stable: serve?.stable ?? 'latest',
+    degrade: degrade === undefined ? null : inFile(file, () => readDegrade(degrade)),
+    breaker: breaker === undefined ? null : inFile(file, () => readBreaker(breaker)),
   };
+}
+
+/** Faults that a section's own reader finds, with the file's name. */
+function inFile<T>(file: string, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    throw invalid(file, messageOf(error));
+  }
 }
 
 function manifestInput(entry: z.infer<typeof input>): ManifestInput {

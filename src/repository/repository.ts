@@ -10,7 +10,10 @@ import { EMPTY_MANIFEST, MODEL_NAME, readManifest } from './manifest.ts';
 const VERSION = /^[1-9]\d{0,14}$/;
 
 export interface Repository {
-  /** The version to serve of each model, by name; its place is its slot. */
+  /**
+   * The version to serve of each model, by name, and behind them those that are only fallen back to. A spec's
+   * place is its slot.
+   */
   readonly specs: readonly ModelSpec[];
   /** Models that cannot be served, and why. */
   readonly problems: readonly ModelProblem[];
@@ -36,7 +39,25 @@ export function scanModels(path: string, limits: Pick<Limits, 'batchRowsMax'>): 
       problems.push({ model: name, message: messageOf(error) });
     }
   }
-  return { specs, problems };
+  return { specs: withPrevious(specs), problems };
+}
+
+/** Adds the versions that the manifests' `degrade` asks for, and lets those who ask know their slots. */
+function withPrevious(served: readonly ModelSpec[]): ModelSpec[] {
+  const previous: ModelSpec[] = [];
+  const asking = served.map((spec) => {
+    if (spec.degrade?.some(({ kind }) => kind === 'previous') !== true) return spec;
+    const version = versionsOf(spec.dir).findLast((one) => one < spec.version);
+    // A first version may say what the second will want.
+    if (version === undefined) return spec;
+    const slot = served.length + previous.length;
+    const { degrade: _its, breaker, ...same } = spec;
+    const onnxPath = join(spec.dir, String(version), 'model.onnx');
+    const own = breaker === undefined ? {} : { breaker };
+    previous.push({ ...same, ...own, slot, version, onnxPath, previousOf: spec.slot });
+    return { ...spec, previous: { slot, version } };
+  });
+  return [...asking, ...previous];
 }
 
 function readModel(name: string, dir: string, slot: number, batchRowsMax: number): ModelSpec {
@@ -68,6 +89,8 @@ function readModel(name: string, dir: string, slot: number, batchRowsMax: number
     description: manifest.description,
     inputs: manifest.inputs,
     outputs: manifest.outputs,
+    ...(manifest.degrade === null ? {} : { degrade: manifest.degrade }),
+    ...(manifest.breaker === null ? {} : { breaker: manifest.breaker }),
   };
 }
 
@@ -77,11 +100,16 @@ function readModel(name: string, dir: string, slot: number, batchRowsMax: number
  */
 const DEFAULT_ROWS = 256;
 
-function chooseVersion(dir: string, stable: number | 'latest'): number {
-  const versions = readdirSync(dir)
+/** Those that there are, in order. */
+function versionsOf(dir: string): number[] {
+  return readdirSync(dir)
     .filter((entry) => VERSION.test(entry) && existsSync(join(dir, entry, 'model.onnx')))
     .map(Number)
     .sort((a, b) => a - b);
+}
+
+function chooseVersion(dir: string, stable: number | 'latest'): number {
+  const versions = versionsOf(dir);
   const latest = versions.at(-1);
   if (latest === undefined) {
     const fix = `put the model at ${join(dir, '1', 'model.onnx')}`;

@@ -41,6 +41,8 @@ export interface Answer {
     | 'cancelled'
     | 'unknown_model'
     | 'unavailable';
+  /** Of a degraded answer: what it came from instead of the model (`previous`, ...); '' otherwise. */
+  readonly rung?: string;
   /** `name@version`; '' when no model was reached. */
   readonly model: string;
   /** The encoded prediction; a view that is valid only during the callback. Empty when there is none. */

@@ -17,7 +17,9 @@ import { type Batch, ORIGIN_DIRECT, resultOf } from './batch.ts';
 import type { Batcher, Lane } from './batcher.ts';
 import { cull } from './cull.ts';
 import type { Answer } from './direct.ts';
+import { ANSWERED, type Guard } from './guard.ts';
 import type { ModelLane, Settled } from './intake.ts';
+import { rungOf } from './ladder.ts';
 import { RESULT, ROW, ROW_COLUMNS, RUNG, STATUS } from './slab.ts';
 
 export interface RunnerOptions {
@@ -30,9 +32,12 @@ export interface RunnerOptions {
   readonly admission: Admission<Batch>;
   /** Rows are free again, `ms` after they came back from a worker: read on. */
   readonly onFreeRows: (lane: Lane<Batch>, rows: Settled, ms: number) => void;
+  /** Knows which models can be asked now; without it, all can. */
+  readonly guard?: Guard;
 }
 
 const NO_OUTPUTS = new Uint8Array(0);
+const NOT_RUN: InferResult = { inferUs: 0, runUs: 0, spill: null };
 
 export class BatchRunner {
   readonly #options: RunnerOptions;
@@ -73,14 +78,37 @@ export class BatchRunner {
   }
 
   #infer(lane: ModelLane, batch: Batch): void {
-    const { slot } = lane;
+    this.#runOn(this.#options.guard?.before(lane.slot, batch, batch.live) ?? lane.slot, lane, batch);
+  }
+
+  /** `slot`: the guard's answer. */
+  #runOn(slot: number, lane: ModelLane, batch: Batch): void {
+    if (slot === ANSWERED) {
+      // Not at once: the batcher is in the middle of giving out batches.
+      queueMicrotask(() => this.#answered(lane, batch, NOT_RUN));
+      return;
+    }
     const shared = batch.shared as SharedArrayBuffer;
     batch.running = true;
     const apart = batch.deliveries > 1;
     this.#options.infer({ slot, slab: batch.slab, shared, first: 0, rows: batch.live, apart }).then(
-      (result) => this.#answered(lane, batch, result),
+      (result) => this.#ran(lane, batch, slot, result, batch.live),
       (error: unknown) => this.#crashed(lane, batch, error),
     );
+  }
+
+  /** `asked`: the slot. `ran`: rows from there on did not run after all. */
+  #ran(lane: ModelLane, batch: Batch, asked: number, result: InferResult, ran: number): void {
+    const { spill } = result;
+    if (spill !== null) batch.outputs = Buffer.from(spill.buffer, spill.byteOffset, spill.byteLength);
+    // What an event that kills or runs alone takes says nothing about others.
+    if (asked === lane.slot && batch.crashes === 0 && batch.deliveries === 1) {
+      const backMs = nowMs();
+      this.#options.admission.ran(lane, ran, backMs - batch.dispatchedMs, backMs);
+    }
+    const slot = this.#options.guard?.after(batch, batch.live, ran, result.inferUs) ?? ANSWERED;
+    if (slot === ANSWERED) this.#answered(lane, batch, result);
+    else this.#runOn(slot, lane, batch);
   }
 
   #answered(lane: ModelLane, batch: Batch, result: InferResult): void {
@@ -88,15 +116,8 @@ export class BatchRunner {
     const roundTripMs = inferredMs - batch.dispatchedMs;
     batch.inferUs = Math.round(result.inferUs);
     batch.runUs = result.runUs;
-    if (result.spill !== null) {
-      batch.outputs = Buffer.from(result.spill.buffer, result.spill.byteOffset, result.spill.byteLength);
-    }
     const { live } = batch;
-    // What an event that kills or runs alone takes says nothing about others.
-    if (batch.crashes === 0 && batch.deliveries === 1) {
-      this.#options.admission.ran(lane, live, roundTripMs, inferredMs);
-    }
-    if (channels.infer.hasSubscribers) {
+    if (result !== NOT_RUN && channels.infer.hasSubscribers) {
       const { inferUs, runUs } = result;
       channels.infer.publish({
         model: lane.label,
@@ -122,7 +143,8 @@ export class BatchRunner {
   #crashed(lane: ModelLane, batch: Batch, error: unknown): void {
     notice('error', 'WORKER_DIED', `${lane.label}: ${messageOf(error)}`);
     batch.crashes += 1;
-    if (batch.crashes === 1) this.#infer(lane, batch);
+    const slot = this.#options.guard?.crashed(batch, batch.live) ?? null;
+    if (slot !== null || batch.crashes === 1) this.#runOn(slot ?? lane.slot, lane, batch);
     else void this.#runAlone(lane, batch);
   }
 
@@ -131,11 +153,13 @@ export class BatchRunner {
     const { slot } = lane;
     const shared = batch.shared as SharedArrayBuffer;
     const { table } = batch;
+    const { guard } = this.#options;
     const parts: Buffer[] = [];
     let bytes = 0;
     let inferUs = 0;
     let runUs = 0;
-    for (let first = 0; first < batch.live; first += 1) {
+    let first = 0;
+    for (; first < batch.live && guard?.mayRunAlone(batch) !== false; first += 1) {
       const at = first * ROW_COLUMNS;
       let part: Buffer;
       try {
@@ -160,25 +184,30 @@ export class BatchRunner {
       table[at + ROW.outLength] = part.length;
       bytes += part.length;
       parts.push(part);
+      guard?.ranAlone(batch, first);
     }
-    this.#answered(lane, batch, { inferUs, runUs, spill: Buffer.concat(parts) });
+    this.#ran(lane, batch, slot, { inferUs, runUs, spill: Buffer.concat(parts) }, first);
   }
 
   #answerDirect(lane: ModelLane, batch: Batch): void {
     const { rows, origin, answers, table, outputs } = batch;
+    const retryMs = this.#options.guard?.retryMs(batch) ?? 0;
+    const failed = retryMs > 0 ? 'unavailable' : 'failed';
     for (let row = 0; row < rows; row += 1) {
       if (origin[row] !== ORIGIN_DIRECT) continue;
       const at = row * ROW_COLUMNS;
       const start = table[at + ROW.outOffset] as number;
       const bytes = outputs.subarray(start, start + (table[at + ROW.outLength] as number));
-      const status = STATUS[table[at + ROW.result] as number] ?? 'failed';
-      const ok = status === 'ok';
+      const rung = rungOf(batch, row);
+      const result = STATUS[table[at + ROW.result] as number] ?? 'failed';
+      const ok = result === 'ok';
       const answer: Answer = {
-        status,
+        status: rung !== '' ? 'degraded' : result === 'failed' ? failed : result,
+        rung,
         model: lane.label,
         outputs: ok ? bytes : NO_OUTPUTS,
         detail: ok ? '' : bytes.toString('utf8'),
-        retryMs: 0,
+        retryMs: ok ? 0 : retryMs,
         waitUs: Math.max(0, Math.round((batch.dispatchedMs - (batch.arrivedMs[row] as number)) * 1000)),
         inferUs: batch.inferUs,
       };

@@ -8,6 +8,7 @@ import type { Answer, AnswerCallback } from '../../schedule/direct.ts';
 export interface RowAnswer {
   readonly model: string;
   readonly status: Answer['status'];
+  readonly rung: string;
   /** What `copy` made of them. */
   readonly outputs: string;
   readonly waitUs: number;
@@ -47,13 +48,13 @@ export function fanOut(options: FanOptions, done: (result: RowAnswer[] | RowFail
   const take = (row: number, answer: Answer): void => {
     answered++;
     if (over) return;
-    const { status, model, waitUs, inferUs } = answer;
+    const { status, rung = '', model, waitUs, inferUs } = answer;
     if (status !== 'ok' && status !== 'degraded') {
       over = true;
       done({ row, answer: { status, model, detail: answer.detail, retryMs: answer.retryMs } });
       return;
     }
-    answers[row] = { status, model, waitUs, inferUs, outputs: options.copy(answer.outputs) };
+    answers[row] = { status, rung, model, waitUs, inferUs, outputs: options.copy(answer.outputs) };
     if (answered === rows) {
       over = true;
       done(answers);

@@ -140,6 +140,7 @@ function replyEvent(exchange: Exchange, event: string, answer: Answer): void {
   exchange.json(200, {
     model: answer.model,
     status: answer.status,
+    ...(answer.rung ? { rung: answer.rung } : {}),
     outputs: decodeOutputs(answer.outputs),
     wait_us: answer.waitUs,
     infer_us: answer.inferUs,
@@ -247,10 +248,11 @@ function replyTensors(
   const modelText = JSON.stringify(name === '' ? model.name : name);
   const versionText = JSON.stringify(version === '' ? String(model.version) : version);
   const idText = id === '' ? '' : `"id":${JSON.stringify(id)},`;
-  const status = rows.some((row) => row.status === 'degraded') ? 'degraded' : 'ok';
+  const degraded = rows.find((row) => row.status === 'degraded');
+  const status = degraded === undefined ? '"ok"' : `"degraded","rung":${JSON.stringify(degraded.rung)}`;
   const text =
     `{"model_name":${modelText},"model_version":${versionText},${idText}` +
-    `"parameters":{"status":"${status}"},"outputs":${outputs}}`;
+    `"parameters":{"status":${status}},"outputs":${outputs}}`;
   if (parts.length > 0) exchange.binary(200, text, parts);
   else exchange.jsonText(200, text);
 }
