@@ -13,6 +13,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { followWallClock, nowMs } from './clock.ts';
 import type { Config } from './config.ts';
+import { createAdvisor } from './engine/autoscale.ts';
 import { createBackend } from './engine/backend.ts';
 import { buildLanes } from './engine/lanes.ts';
 import { poolOptions, ServedModels } from './engine/models.ts';
@@ -253,8 +254,10 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     models: () => models.list(),
     sessions: () => models.sessions(),
     fallbacks: () => models.fallbacks(),
+    desiredReplicas: () => advisor.report().desired_replicas,
   };
   const totals = parts.add(new Totals(), (t) => t.stop());
+  const advisor = createAdvisor({ config, partitions, control, consumer, totals, sources });
   const metrics = createMetrics({ totals, sources, now: nowMs });
   const stats = parts.add(
     createStats({ totals, sources, now: nowMs, targetMs: config.latency.targetMs }),
@@ -268,6 +271,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     for (const { name, group } of partitions) {
       void control.backlog(name, group).then((backlog) => backlogs.set(name, backlog));
     }
+    advisor.tick();
   };
   tick();
   parts.add(setInterval(tick, TICK_MS), clearInterval);
@@ -303,6 +307,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     },
     metrics: () => metrics.render(),
     stats: () => stats.snapshot(),
+    autoscale: () => advisor.report(),
   });
   const opened = parts.add(await openGateway(config, backend, options), (g) => g.drain());
   gateway = opened;

@@ -26,6 +26,7 @@ export interface BackendOptions {
   readonly problems: readonly ModelProblem[];
   readonly metrics: () => Promise<string>;
   readonly stats: () => unknown;
+  readonly autoscale: () => unknown;
 }
 
 /** All rows are taken: a batch is settled and its rows are free again within some milliseconds. */
@@ -84,6 +85,7 @@ export function createBackend(options: BackendOptions): Backend {
     problem: (name) => problemOf(options.problems, name),
     metrics: options.metrics,
     stats: options.stats,
+    autoscale: options.autoscale,
   };
 }
 

@@ -48,6 +48,8 @@ export interface Backend {
   problem?(name: string): string | undefined;
   /** The Prometheus text. */
   metrics(): Promise<string>;
+  /** How many replicas there should be, and why, as JSON-able data; absent where nobody works it out. */
+  autoscale?(): unknown;
   /** Live figures for the console, as JSON-able data. */
   stats(): unknown;
 }

@@ -149,6 +149,9 @@ function addStates(add: Add, { sources, now }: MetricsOptions, busyRatio: () => 
     'Share of worker time spent on batches since the last scrape.',
     () => one(busyRatio()),
   );
+  add('gauge', 'subito_desired_replicas', 'Replicas that there should be, of all engines together.', () =>
+    sources.desiredReplicas === undefined ? [] : one(sources.desiredReplicas()),
+  );
   add('gauge', 'subito_model_info', 'Models served; always 1.', () =>
     sources
       .models()
