@@ -267,7 +267,7 @@ function resolveAutoscale(checked: ConfigChecked['autoscale']): AutoscaleConfig 
     windowMs: checked.window_ms,
     stabilisationMs: checked.stabilisation_ms,
     comeback: checked.comeback,
-    usl: checked.usl ?? null,
+    ...(checked.usl === undefined ? {} : { usl: checked.usl }),
   };
 }
 

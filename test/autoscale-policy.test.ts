@@ -10,7 +10,6 @@ const CONFIG: PolicyConfig = {
   utilisation: 0.7,
   stabilisationMs: 300_000,
   comeback: 0,
-  usl: null,
 };
 const IDLE: PolicySignals = {
   arrivalsPerS: 0,
@@ -89,7 +88,10 @@ describe('up at once, down after a while', () => {
 
   test('a replica that has just started does not send away the others', () => {
     const one = policy();
-    expect(one.decide(0, { ...IDLE, arrivalsPerS: 700, replicas: 8 })).toMatchObject({ replicas: 8, needed: 1 });
+    expect(one.decide(0, { ...IDLE, arrivalsPerS: 700, replicas: 8 })).toMatchObject({
+      replicas: 8,
+      needed: 1,
+    });
     expect(one.decide(299_000, { ...IDLE, arrivalsPerS: 700, replicas: 8 }).replicas).toBe(8);
     expect(one.decide(300_000, { ...IDLE, arrivalsPerS: 700, replicas: 8 }).replicas).toBe(1);
   });

@@ -43,7 +43,8 @@ test('what was counted in the window, by its time', () => {
   });
   // What was before the window does not count.
   const window = fed(30, { added: 500 });
-  for (let s = 31; s <= 40; s += 1) window.add({ ...ZERO, added: 15_000, atMs: s * 1000, addedAtMs: s * 1000 });
+  for (let s = 31; s <= 40; s += 1)
+    window.add({ ...ZERO, added: 15_000, atMs: s * 1000, addedAtMs: s * 1000 });
   expect(window.rates().streamArrivalsPerS).toBe(0);
   // A sample out of turn is left out.
   window.add({ ...ZERO, added: 99_000, atMs: 40_000, addedAtMs: 40_000 });
@@ -74,7 +75,8 @@ test('too little says nothing, and idleness keeps what was known', () => {
   expect(fed(10, { ranRows: 1, busyUs: 1_000_000 }).rates().serviceRatePerS).toBeNull();
   expect(fed(10, { ranRows: 1000, busyUs: 100 }).rates().serviceRatePerS).toBeNull();
   const window = fed(10, { ranRows: 1000, busyUs: 1_000_000 });
-  for (let s = 11; s <= 40; s += 1) window.add({ ...ZERO, ranRows: 10_000, busyUs: 1e7, atMs: s * 1000, addedAtMs: s * 1000 });
+  for (let s = 11; s <= 40; s += 1)
+    window.add({ ...ZERO, ranRows: 10_000, busyUs: 1e7, atMs: s * 1000, addedAtMs: s * 1000 });
   expect(window.rates()).toMatchObject({ serviceRatePerS: 2000, workerBusyRatio: 0 });
 });
 

@@ -115,7 +115,8 @@ export class Advisor {
   #signals(rates: Rates, replicas: number | null): PolicySignals {
     const { streamArrivalsPerS, directArrivalsPerS, serviceRatePerS } = rates;
     // What comes over sockets is spread over all replicas; this one knows its own part.
-    const direct = directArrivalsPerS === 0 ? 0 : (directArrivalsPerS ?? Number.NaN) * (replicas ?? Number.NaN);
+    const direct =
+      directArrivalsPerS === 0 ? 0 : (directArrivalsPerS ?? Number.NaN) * (replicas ?? Number.NaN);
     const arrivalsPerS = (streamArrivalsPerS ?? Number.NaN) + direct;
     return {
       arrivalsPerS: Number.isNaN(arrivalsPerS) ? null : arrivalsPerS,

@@ -58,7 +58,8 @@ export function optimum(trace: Trace, options: OptimumOptions): Optimum {
   const events = arrivals.reduce((sum, each) => sum + each, 0);
   const allowed = events * options.missRateMax;
   const replicasMax = Math.min(options.replicasMax, enough(arrivals, blockS, options));
-  const programme = new Programme(arrivals, blockS, { ...options, replicasMax });
+  const lastS = trace.arrivalsPerS.length * trace.stepS - (arrivals.length - 1) * blockS;
+  const programme = new Programme(arrivals, blockS, lastS, { ...options, replicasMax });
   // In replica-seconds an event, from next to nothing to more than a replica for the whole trace.
   let low = 1e-3 / options.serviceRatePerS;
   let high = (arrivals.length * blockS * 10) / Math.max(allowed, 1);
@@ -85,7 +86,9 @@ export function optimum(trace: Trace, options: OptimumOptions): Optimum {
 function enough(arrivals: Float64Array, blockS: number, options: OptimumOptions): number {
   const most = arrivals.reduce((max, each) => Math.max(max, each), 0);
   const replicas = Math.ceil(most / (options.serviceRatePerS * (blockS - options.deadlineMs / 1000)));
-  return blockS * 1000 > options.deadlineMs ? Math.max(replicas, options.replicasMin, 1) : Number.POSITIVE_INFINITY;
+  return blockS * 1000 > options.deadlineMs
+    ? Math.max(replicas, options.replicasMin, 1)
+    : Number.POSITIVE_INFINITY;
 }
 
 /** Events of each block; the last one may be shorter. */
@@ -103,6 +106,8 @@ function blocksOf({ arrivalsPerS, stepS }: Trace, blockS: number): Float64Array 
 class Programme {
   readonly #arrivals: Float64Array;
   readonly #blockS: number;
+  /** Of the last block. */
+  readonly #lastS: number;
   readonly #options: OptimumOptions;
   readonly #width: number;
   readonly #unit: number;
@@ -113,9 +118,10 @@ class Programme {
   /** Before a block: the state that it is reached from by changing the replicas. */
   readonly #origin: Int32Array;
 
-  constructor(arrivals: Float64Array, blockS: number, options: OptimumOptions) {
+  constructor(arrivals: Float64Array, blockS: number, lastS: number, options: OptimumOptions) {
     this.#arrivals = arrivals;
     this.#blockS = blockS;
+    this.#lastS = lastS;
     this.#options = options;
     this.#width = options.replicasMax * UNITS + 1;
     this.#unit = (options.serviceRatePerS * options.deadlineMs) / 1000 / UNITS;
@@ -137,9 +143,15 @@ class Programme {
     this.#missed.fill(0);
     for (let block = 0; block < blocks; block += 1) {
       // What is there at the beginning has been started before.
-      if (block === 0) this.#origin.forEach((_, state) => (this.#origin[state] = state));
+      if (block === 0) this.#keep();
       else this.#change();
-      this.#serve(this.#arrivals[block]!, price, from[block]);
+      this.#serve(block, price, from[block]);
+    }
+    // What the last replicas cannot serve in time after the end.
+    for (let state = 0; state < this.#cost.length; state += 1) {
+      const late = Math.max(0, (state % width) - Math.floor(state / width) * UNITS) * this.#unit;
+      this.#cost[state] = this.#cost[state]! + price * late;
+      this.#missed[state] = this.#missed[state]! + late;
     }
     let best = 0;
     for (let state = 1; state < this.#cost.length; state += 1)
@@ -153,6 +165,10 @@ class Programme {
     return { replicaSeconds: this.#cost[best]! - price * missed, missed, replicas };
   }
 
+  #keep(): void {
+    for (let state = 0; state < this.#origin.length; state += 1) this.#origin[state] = state;
+  }
+
   /** To any number of replicas, in place: each launch costs its start. */
   #change(): void {
     const { startS, replicasMin, replicasMax } = this.#options;
@@ -163,22 +179,25 @@ class Programme {
       missed[to] = missed[from]!;
       origin[to] = origin[from]!;
     };
-    for (let state = 0; state < cost.length; state += 1) origin[state] = state;
+    this.#keep();
     for (let q = 0; q < width; q += 1) {
       for (let n = replicasMax - 1; n >= replicasMin; n -= 1) move((n + 1) * width + q, n * width + q, 0);
-      for (let n = replicasMin + 1; n <= replicasMax; n += 1) move((n - 1) * width + q, n * width + q, startS);
+      for (let n = replicasMin + 1; n <= replicasMax; n += 1)
+        move((n - 1) * width + q, n * width + q, startS);
     }
   }
 
   /** One block with the replicas as they are. */
-  #serve(arrivals: number, price: number, from: Int32Array | undefined): void {
+  #serve(block: number, price: number, from: Int32Array | undefined): void {
+    const arrivals = this.#arrivals[block]!;
+    const blockS = block === this.#arrivals.length - 1 ? this.#lastS : this.#blockS;
     const { serviceRatePerS, replicasMin, replicasMax } = this.#options;
     const [width, unit] = [this.#width, this.#unit];
     const [cost, missed] = [this.#cost, this.#missed];
     const [nextCost, nextMissed] = [this.#nextCost, this.#nextMissed];
     nextCost.fill(Number.POSITIVE_INFINITY);
     for (let n = replicasMin; n <= replicasMax; n += 1) {
-      const capacity = n * serviceRatePerS * this.#blockS;
+      const capacity = n * serviceRatePerS * blockS;
       for (let q = 0; q < width; q += 1) {
         const state = n * width + q;
         if (cost[state] === Number.POSITIVE_INFINITY) continue;
@@ -188,7 +207,7 @@ class Programme {
         // What no number of replicas could serve in time; the fraction of a unit is forgotten.
         const late = (q - inTime) * unit + Math.max(0, left - width * unit);
         const next = n * width + carried;
-        const total = cost[state]! + n * this.#blockS + price * late;
+        const total = cost[state]! + n * blockS + price * late;
         if (total >= nextCost[next]!) continue;
         nextCost[next] = total;
         nextMissed[next] = missed[state]! + late;

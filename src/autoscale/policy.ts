@@ -43,7 +43,8 @@ export interface PolicyConfig extends ReplicaLimits {
   readonly stabilisationMs: number;
   /** How many times the usual may come after a silence; 0: a silence is believed. */
   readonly comeback: number;
-  readonly usl: Usl | null;
+  /** Absent: not known, and no cap. */
+  readonly usl?: Usl;
 }
 
 /** Of the usual: less than that is a silence. */
@@ -151,7 +152,7 @@ export class Policy {
     this.#needs = new Peak(config.stabilisationMs);
     this.#usual = new Usual(config.stabilisationMs);
     const { replicasMin, replicasMax, usl } = config;
-    const optimum = usl === null ? Number.POSITIVE_INFINITY : Math.max(1, Math.floor(uslOptimum(usl)));
+    const optimum = usl === undefined ? Number.POSITIVE_INFINITY : Math.max(1, Math.floor(uslOptimum(usl)));
     this.#most = Math.max(replicasMin, Math.min(replicasMax, optimum), 1);
     this.#mostReason =
       optimum < replicasMax

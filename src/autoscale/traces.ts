@@ -45,7 +45,9 @@ const specs: Readonly<Record<string, TraceSpec>> = {
     seconds: 24 * HOUR,
     seed: 1,
     rateAt: (s) =>
-      2000 + 5000 * hump(s, 6.5 * HOUR, 23.5 * HOUR, HOUR / 2) + 4000 * hump(s, 17 * HOUR, 22 * HOUR, HOUR / 2),
+      2000 +
+      5000 * hump(s, 6.5 * HOUR, 23.5 * HOUR, HOUR / 2) +
+      4000 * hump(s, 17 * HOUR, 22 * HOUR, HOUR / 2),
   },
   'flash-crowd': {
     description: 'five times the load within ten seconds, as when an artist says something; then it ebbs',
