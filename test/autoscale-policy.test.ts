@@ -17,6 +17,8 @@ const IDLE: PolicySignals = {
   pendingEvents: 0,
   serviceRatePerS: 1000,
   replicas: 1,
+  busyRatio: 1,
+  oldestUnreadAgeMs: 0,
 };
 const policy = (more: Partial<PolicyConfig> = {}) => new Policy({ ...CONFIG, ...more });
 const once = (signals: Partial<PolicySignals>, more: Partial<PolicyConfig> = {}) =>
@@ -121,6 +123,17 @@ describe('up at once, down after a while', () => {
   });
 });
 
+test('a backlog asks for no more of those that are not busy, unless it is old', () => {
+  const signals = { backlogEvents: 90_000, replicas: 2, busyRatio: 0.34 };
+  expect(once(signals).reasons).toEqual(['2, not 3: they are busy for 34 % of their time']);
+  expect(once({ ...signals, busyRatio: 0.35 }).replicas).toBe(3);
+  expect(once({ ...signals, oldestUnreadAgeMs: 30_000 }).replicas).toBe(3);
+  for (const name of ['replicas', 'busyRatio', 'oldestUnreadAgeMs'] as const)
+    expect(once({ ...signals, [name]: null }).replicas, name).toBe(3);
+  // It does not send anybody away.
+  expect(once({ ...signals, replicas: 5 })).toMatchObject({ replicas: 5, needed: 3 });
+});
+
 describe('what is not known', () => {
   const WORK = { ...IDLE, arrivalsPerS: 3500, replicas: 5 };
 
@@ -143,6 +156,8 @@ describe('what is not known', () => {
       pendingEvents: null,
       serviceRatePerS: null,
       replicas: null,
+      busyRatio: null,
+      oldestUnreadAgeMs: null,
     };
     expect(policy({ replicasMin: 0 }).decide(0, dark)).toEqual({
       replicas: 1,
@@ -185,6 +200,8 @@ test('whatever the signals, the answer is a whole number within the limits', () 
         pendingEvents: pick(),
         serviceRatePerS: pick(),
         replicas: pick(),
+        busyRatio: pick(),
+        oldestUnreadAgeMs: pick(),
       };
       const { replicas, reasons } = one.decide(s * 30_000, signals);
       const text = `seed ${seed}: ${JSON.stringify(signals)}`;

@@ -39,6 +39,7 @@ test('what was counted in the window, by its time', () => {
     settledPerS: 510,
     workerBusyRatio: 0.2,
     loopBusyRatio: 0.3,
+    recentBusyRatio: 0.3,
     serviceRatePerS: null,
   });
   // What was before the window does not count.
@@ -54,6 +55,12 @@ test('what was counted in the window, by its time', () => {
 test('the service rate is of the part that is busier: the workers, or the main thread', () => {
   expect(fed(10, { ranRows: 1000, busyUs: 1_000_000 }).rates().serviceRatePerS).toBe(2000);
   expect(fed(10, { ranRows: 1000, busyUs: 400_000, loopActiveMs: 800 }).rates().serviceRatePerS).toBe(1250);
+});
+
+test('how busy it was just now is of the last three seconds', () => {
+  const window = fed(10, { busyUs: 0 });
+  for (let s = 1; s <= 3; s += 1) window.add({ ...ZERO, busyUs: s * 1e6, atMs: (10 + s) * 1000 });
+  expect(window.rates()).toMatchObject({ recentBusyRatio: 0.5, workerBusyRatio: 0.15 });
 });
 
 test('a light load does not replace what a busy window has shown', () => {

@@ -113,7 +113,8 @@ export class Advisor {
   }
 
   #signals(rates: Rates, replicas: number | null): PolicySignals {
-    const { streamArrivalsPerS, directArrivalsPerS, serviceRatePerS } = rates;
+    const { streamArrivalsPerS, directArrivalsPerS, serviceRatePerS, recentBusyRatio } = rates;
+    const ageSeconds = this.#age('unread', 'oldestUnreadMs');
     // What comes over sockets is spread over all replicas; this one knows its own part.
     const direct =
       directArrivalsPerS === 0 ? 0 : (directArrivalsPerS ?? Number.NaN) * (replicas ?? Number.NaN);
@@ -124,6 +125,8 @@ export class Advisor {
       pendingEvents: this.#sum('pending'),
       serviceRatePerS,
       replicas,
+      busyRatio: recentBusyRatio,
+      oldestUnreadAgeMs: ageSeconds === null ? null : ageSeconds * 1000,
     };
   }
 

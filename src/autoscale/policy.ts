@@ -13,6 +13,11 @@
  * is silence (less than a tenth of the usual, and for no longer than the stabilisation window), the usual
  * times `comeback` is prepared for.
  *
+ * A rate that was measured at a light load says too little, for batches are small then. So while replicas are
+ * not half as busy as they are meant to be, a backlog asks for no more of them: either it is gone before one
+ * had started, or it keeps them busy, and the rate is measured anew. One that is older than the drain time is
+ * believed all the same.
+ *
  * Up it goes at once. Down only to the most that was needed within the stabilisation window, whose first
  * entry is the number of replicas that were there: a replica that has just started knows nothing of the peak
  * it was started for, and must not send away the others.
@@ -61,6 +66,9 @@ export interface PolicySignals {
   readonly serviceRatePerS: number | null;
   /** Live replicas. */
   readonly replicas: number | null;
+  /** Share of its time for which a replica was busy just now, 0 to 1. */
+  readonly busyRatio: number | null;
+  readonly oldestUnreadAgeMs: number | null;
 }
 
 export interface Decision {
@@ -110,7 +118,9 @@ class Peak {
   }
 }
 
-/** The arrivals of some minutes, in the mean; bursts hardly count. A silence does not count until it is over. */
+/**
+ * The arrivals of some minutes, in the mean; bursts hardly count. A silence does not count until it is over.
+ */
 class Usual {
   readonly #overMs: number;
   #atMs = 0;
@@ -168,10 +178,25 @@ export class Policy {
       this.#needs.add(nowMs, this.#within(present));
     }
     const missing = missingOf(signals);
-    const formula = needOf(signals, this.#config);
+    const formula = this.#unlessIdle(needOf(signals, this.#config), signals);
     const comeback = this.#comeback(nowMs, signals);
     const need = comeback !== null && comeback.replicas > formula.replicas ? comeback : formula;
     return missing.length > 0 ? this.#hold(nowMs, present, need, missing) : this.#settle(nowMs, need);
+  }
+
+  /** No more than there are while those are not busy. */
+  #unlessIdle(need: Need, signals: PolicySignals): Need {
+    const { utilisation, drainMs } = this.#config;
+    const present = known(signals.replicas);
+    const busy = known(signals.busyRatio);
+    const ageMs = known(signals.oldestUnreadAgeMs);
+    if (present === null || busy === null || ageMs === null || present < 1) return need;
+    if (need.replicas <= present || busy >= utilisation / 2 || ageMs >= drainMs) return need;
+    const share = `${Math.round(busy * 100)} %`;
+    return {
+      replicas: present,
+      reason: `${present}, not ${need.replicas}: they are busy for ${share} of their time`,
+    };
   }
 
   /** What those need who may come back; null while there is no silence, or it is not known. */

@@ -42,6 +42,8 @@ export interface Rates {
   readonly workerBusyRatio: number | null;
   /** Share of its main thread's time, 0 to 1. */
   readonly loopBusyRatio: number | null;
+  /** Of the part that was busier, over the last seconds. */
+  readonly recentBusyRatio: number | null;
   /** What this replica does while it is busy all the time. */
   readonly serviceRatePerS: number | null;
 }
@@ -52,11 +54,13 @@ export const UNKNOWN_RATES: Rates = {
   settledPerS: null,
   workerBusyRatio: null,
   loopBusyRatio: null,
+  recentBusyRatio: null,
   serviceRatePerS: null,
 };
 
 /** A window that was busy for less does not replace what a busier one has shown. */
 const BUSY_RATIO_MIN = 0.2;
+const RECENT_MS = 3000;
 /** Rows and busy time below which a window says nothing about what a row costs. */
 const ROWS_MIN = 20;
 const BUSY_MS_MIN = 20;
@@ -100,13 +104,22 @@ export class RateWindow {
       streamArrivalsPerS: this.#arrivals(),
       directArrivalsPerS: (last.directRows - first.directRows) / seconds,
       settledPerS: (last.settledRows - first.settledRows) / seconds,
-      workerBusyRatio: this.#workerBusy(),
+      workerBusyRatio: this.#workerBusy(0),
       loopBusyRatio: share(last.loopActiveMs - first.loopActiveMs, last.atMs - first.atMs),
+      recentBusyRatio: this.#busy(Math.max(0, this.#recent())),
       serviceRatePerS: this.#serviceRatePerS,
     };
   }
 
-  /** A count that went back (a stream that was deleted, a failover) begins anew; one that is missing ends it. */
+  /** Index of the newest sample that is so old, or the oldest one. */
+  #recent(): number {
+    const lastMs = this.#samples.at(-1)!.atMs;
+    return this.#samples.findLastIndex(({ atMs }) => atMs <= lastMs - RECENT_MS);
+  }
+
+  /**
+   * A count that went back (a stream that was deleted, a failover) begins anew; one that is missing ends it.
+   */
   #arrivals(): number | null {
     const samples = this.#samples;
     const last = samples.at(-1)!;
@@ -122,9 +135,16 @@ export class RateWindow {
     return elapsedMs > 0 ? (last.added - first.added!) / (elapsedMs / 1000) : null;
   }
 
-  #workerBusy(): number | null {
-    const busyMs = (this.#samples.at(-1)!.busyUs - this.#samples[0]!.busyUs) / 1000;
-    return share(busyMs, this.#workerMs.at(-1)! - this.#workerMs[0]!);
+  /** Since the sample of that index. */
+  #workerBusy(from: number): number | null {
+    const busyMs = (this.#samples.at(-1)!.busyUs - this.#samples[from]!.busyUs) / 1000;
+    return share(busyMs, this.#workerMs.at(-1)! - this.#workerMs[from]!);
+  }
+
+  #busy(from: number): number {
+    const [first, last] = [this.#samples[from]!, this.#samples.at(-1)!];
+    const loop = share(last.loopActiveMs - first.loopActiveMs, last.atMs - first.atMs);
+    return Math.max(this.#workerBusy(from) ?? 0, loop ?? 0);
   }
 
   #measure(): void {
@@ -132,10 +152,7 @@ export class RateWindow {
     if (first === last) return;
     const elapsedMs = last.atMs - first.atMs;
     const rows = last.ranRows - first.ranRows;
-    const busy = Math.max(
-      this.#workerBusy() ?? 0,
-      share(last.loopActiveMs - first.loopActiveMs, elapsedMs) ?? 0,
-    );
+    const busy = this.#busy(0);
     if (rows < ROWS_MIN || busy * elapsedMs < BUSY_MS_MIN) return;
     const isBusy = busy >= BUSY_RATIO_MIN;
     if (this.#measuredBusy && !isBusy) return;

@@ -4,9 +4,9 @@
  * simulated; a day takes a second.
  *
  * The model is a fluid one: events are served in the order of their arrival, by all replicas that have
- * started, at the service rate each. A wait is therefore a wait for want of replicas; the milliseconds that an
- * event spends in a replica that keeps up are not in it. Every event is served, however late; it misses when
- * it waited for longer than the deadline. A replica is paid for from its launch to its end.
+ * started, at the service rate each. A wait is therefore a wait for want of replicas; the milliseconds that
+ * an event spends in a replica that keeps up are not in it. Every event is served, however late; it misses
+ * when it waited for longer than the deadline. A replica is paid for from its launch to its end.
  */
 import { Policy, type PolicyConfig } from './policy.ts';
 import type { Trace } from './traces.ts';
@@ -65,6 +65,7 @@ export function simulate(trace: Trace, options: SimulationOptions): Simulated {
     arrived[s + 1] = arrived[s]! + arrivals;
     const capacity = cluster.serving(s) * rate;
     served[s + 1] = Math.min(arrived[s + 1]!, served[s]! + capacity);
+    cluster.wasBusy(capacity === 0 ? 1 : (served[s + 1]! - served[s]!) / capacity);
     replicas[s] = cluster.size;
     serving[s] = cluster.serving(s);
     backlogEvents[s] = arrived[s + 1]! - served[s + 1]!;
@@ -84,12 +85,14 @@ class Cluster {
   readonly #readyS: number[];
   #desired: number;
   #idleSinceS: number | null = null;
+  #busyRatio = 0;
 
   /** Begins with what the first arrivals need. */
   constructor(options: SimulationOptions, arrivalsPerS: number) {
     this.#options = options;
     const { policy, serviceRatePerS } = options;
-    const signals = { arrivalsPerS, backlogEvents: 0, pendingEvents: 0, serviceRatePerS, replicas: null };
+    const nothing = { backlogEvents: 0, pendingEvents: 0, busyRatio: null, oldestUnreadAgeMs: 0 };
+    const signals = { ...nothing, arrivalsPerS, serviceRatePerS, replicas: null };
     this.#desired = new Policy(policy).decide(0, signals).replicas;
     this.#policy = new Policy(policy);
     this.#readyS = Array.from({ length: this.#desired }, () => 0);
@@ -105,10 +108,18 @@ class Cluster {
     return count;
   }
 
+  /** For that share of the second. */
+  wasBusy(ratio: number): void {
+    this.#busyRatio = ratio;
+  }
+
   tick(s: number, arrivalsPerS: number, backlogEvents: number): void {
     const { serviceRatePerS, pollS } = this.#options;
-    const signals = { arrivalsPerS, backlogEvents, pendingEvents: 0, serviceRatePerS };
-    this.#desired = this.#policy.decide(s * 1000, { ...signals, replicas: this.serving(s) }).replicas;
+    const replicas = this.serving(s);
+    const busyRatio = this.#busyRatio;
+    const signals = { arrivalsPerS, backlogEvents, pendingEvents: 0, serviceRatePerS, replicas, busyRatio };
+    // Of the age nothing is known but that a backlog is young: the policy trusts in how busy they are.
+    this.#desired = this.#policy.decide(s * 1000, { ...signals, oldestUnreadAgeMs: 0 }).replicas;
     const idle = arrivalsPerS === 0 && backlogEvents === 0;
     this.#idleSinceS = idle ? (this.#idleSinceS ?? s) : null;
     if (s % pollS === 0) this.#round(s);

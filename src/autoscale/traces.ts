@@ -2,8 +2,8 @@
  * Arrival traces for the simulator: four that are made here, from a seed, and files. A trace is the rate of
  * arrivals by time, each value for one step.
  *
- * Rates are in events a second for replicas that do some 1,000 each. They move as loads do: a course of hours,
- * a noise that lasts about a minute (AR(1), 3 %), and the noise of single arrivals (Poisson).
+ * Rates are in events a second for replicas that do some 1,000 each. They move as loads do: a course of
+ * hours, a noise that lasts about a minute (AR(1), 3 %), and the noise of single arrivals (Poisson).
  */
 import { readFileSync } from 'node:fs';
 import { messageOf, SubitoError } from '../errors.ts';
