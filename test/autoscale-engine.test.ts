@@ -10,6 +10,7 @@ import { connectControl } from '../src/redis/control.ts';
 import { aliveKey } from '../src/redis/keys.ts';
 import { endpointOf, until } from './support/core.ts';
 import { MLP, modelsDir } from './support/engine.ts';
+import { start, stopGateways } from './support/gateway.ts';
 import { startRedis, type TestRedis } from './support/redis.ts';
 
 let server: TestRedis;
@@ -28,7 +29,7 @@ afterEach(async () => {
 
 const models = modelsDir({ mlp: { from: MLP } });
 
-async function start(autoscale: object = {}, limits: Record<string, number> = {}): Promise<Engine> {
+async function startOne(autoscale: object = {}, limits: Record<string, number> = {}): Promise<Engine> {
   const settings = {
     redis: { url: server.url },
     models: { path: models },
@@ -69,7 +70,7 @@ async function census(consumer: string): Promise<{ census: Census; close: () => 
 }
 
 test('an idle engine wants the least; the number lies where KEDA looks for it', async () => {
-  const engine = await start();
+  const engine = await startOne();
   await until('the signals are there', async () => (await ask(engine)).needed_replicas !== null);
   const report = await ask(engine);
   expect(report).toMatchObject({ desired_replicas: 1, needed_replicas: 1 });
@@ -84,10 +85,26 @@ test('an idle engine wants the least; the number lies where KEDA looks for it', 
   expect(metrics).toMatch(/^subito_desired_replicas 1$/m);
 });
 
+test('it is read, not written; a gateway whose backend does not work it out has nothing there', async () => {
+  const { gateway, backend } = await start();
+  expect(await fetch(`${gateway.url}/autoscale`)).toMatchObject({ status: 404 });
+  Object.assign(backend, { autoscale: () => ({ desired_replicas: 3 }) });
+  const response = await fetch(`${gateway.url}/autoscale`);
+  expect(response.headers.get('content-type')).toContain('application/json');
+  expect(await response.json()).toEqual({ desired_replicas: 3 });
+  expect(await fetch(`${gateway.url}/autoscale`, { method: 'POST' })).toMatchObject({ status: 405 });
+  await stopGateways();
+});
+
 test('arrivals are those of all engines, and each counts the other', async () => {
-  const [one, two] = [await start(), await start()];
-  for (const engine of [one, two])
-    await until('both are counted', async () => (await ask(engine)).signals.replicas === 2);
+  const [one, two] = [await startOne(), await startOne()];
+  // Redis hands entries out in turn; whoever has been given one is counted.
+  for (const engine of [one, two]) {
+    await until('both are counted', async () => {
+      await add(1);
+      return (await ask(engine)).signals.replicas === 2;
+    });
+  }
   await add(500);
   for (const engine of [one, two])
     await until('arrivals are seen', async () => ((await ask(engine)).signals.arrivals_per_second ?? 0) > 50);
@@ -97,7 +114,7 @@ test('arrivals are those of all engines, and each counts the other', async () =>
 });
 
 test('a Redis that stops changes nothing, and is not taken for one without work', async () => {
-  const engine = await start({ replicas_min: 0, stabilisation_ms: 1000 }, { redis_command_ms_max: 500 });
+  const engine = await startOne({ replicas_min: 0, stabilisation_ms: 1000 }, { redis_command_ms_max: 500 });
   await until('the signals are there', async () => (await ask(engine)).needed_replicas !== null);
   await server.kill();
   await until('it is noticed', async () => (await ask(engine)).signals.backlog_events === null, 10_000);

@@ -1,6 +1,7 @@
 // How many replicas the policy wants: by the formula where all is known, and never too few where it is not.
 import { describe, expect, test } from 'vitest';
 import { Policy, type PolicyConfig, type PolicySignals, uslOptimum } from '../src/autoscale/policy.ts';
+import { loadConfig } from '../src/config.ts';
 import { Random, seeds } from './support/random.ts';
 
 const CONFIG: PolicyConfig = {
@@ -163,7 +164,8 @@ describe('what is not known', () => {
       replicas: 1,
       needed: null,
       reasons: [
-        '1, the least: not known: the arrival rate, the backlog, what is pending, the service rate of a replica',
+        '1, the least: not known: the arrival rate, the backlog, what is pending, ' +
+          'the service rate of a replica',
       ],
     });
     expect(policy().decide(0, { ...dark, replicas: 7 }).replicas).toBe(7);
@@ -211,4 +213,37 @@ test('whatever the signals, the answer is a whole number within the limits', () 
       expect(reasons.length, text).toBeGreaterThan(0);
     }
   }
+});
+
+describe('the configuration', () => {
+  const load = (autoscale: object) => loadConfig({ env: {}, overrides: { autoscale } }).autoscale;
+
+  test('has defaults that need no thought, and takes others', () => {
+    expect(load({})).toEqual({
+      replicasMin: 1,
+      replicasMax: 20,
+      utilisation: 0.9,
+      drainMs: 30_000,
+      windowMs: 15_000,
+      stabilisationMs: 300_000,
+      comeback: 1.5,
+    });
+    expect(load({ usl: { sigma: 0.05, kappa: 0.001 } }).usl).toEqual({ sigma: 0.05, kappa: 0.001 });
+    const env = { SUBITO_AUTOSCALE_USL_SIGMA: '0.1', SUBITO_AUTOSCALE_USL_KAPPA: '0' };
+    expect(loadConfig({ env }).autoscale.usl).toEqual({ sigma: 0.1, kappa: 0 });
+  });
+
+  test.for([
+    [{ replicas_min: 21 }, 'autoscale.replicas_min = 21', 'more than autoscale.replicas_max (20)'],
+    [{ replicas_max: 0 }, 'autoscale.replicas_max = 0', ''],
+    [{ utilisation: 0 }, 'autoscale.utilisation = 0', ''],
+    [{ utilisation: 1.1 }, 'autoscale.utilisation = 1.1', ''],
+    [{ drain_ms: 0 }, 'autoscale.drain_ms = 0', ''],
+    [{ usl: { sigma: 0.1 } }, 'autoscale.usl.kappa', ''],
+    [{ usl: { sigma: 2, kappa: 0 } }, 'autoscale.usl.sigma = 2', ''],
+  ] as const)('refuses %j', ([autoscale, key, what]) => {
+    const error = expect.objectContaining({ code: 'CONFIG_INVALID', message: expect.stringContaining(key) });
+    expect(() => load(autoscale)).toThrow(error);
+    expect(() => load(autoscale)).toThrow(what);
+  });
 });

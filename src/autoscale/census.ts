@@ -14,7 +14,10 @@ export interface CensusOptions {
 export interface Counted {
   /** Entries ever added to the input streams, all together. */
   readonly added: number | null;
-  /** Live replicas, this one included. */
+  /**
+   * Live replicas, this one included. Others that have never been given an entry are not consumers yet, and
+   * so not counted.
+   */
   readonly replicas: number | null;
 }
 
@@ -59,10 +62,11 @@ export class Census {
     known: readonly string[],
   ): Promise<Answer> {
     const keys = [name, ...known.map((each) => aliveKey(name, group, each))];
-    const args = [group, this.#options.consumer(), ...known];
-    const reply = await this.#options.control.script('census', keys, args);
+    const reply = await this.#options.control.script('census', keys, [group, ...known]);
     const [added, alive, ...names] = reply as [number, number, ...string[]];
-    return { added, alive, names };
+    // We live, whether we have been given something or not.
+    const isCounted = alive < 0 || names.includes(this.#options.consumer());
+    return { added, alive: isCounted ? alive : alive + 1, names };
   }
 }
 

@@ -102,9 +102,10 @@ export function plotOf(trace: Trace, simulated: Simulated, best: Optimum, servic
   });
   const [top, bottom] = [size(above), size(below)];
   const height = top.height + bottom.height;
+  const lower = below.replace('<svg ', `<svg y="${top.height}" `);
   return (
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${top.width} ${height}" ` +
-    `width="${top.width}" height="${height}">\n${above}${below.replace('<svg ', `<svg y="${top.height}" `)}</svg>\n`
+    `width="${top.width}" height="${height}">\n${above}${lower}</svg>\n`
   );
 }
 

@@ -71,6 +71,14 @@ export const scriptCalls: Readonly<Record<string, (random: Random) => ScriptCall
     return ['trim', [stream(random), LEDGER, out(random)], [group(random), keepMs, oldMs, random.int(4, 20)]];
   },
   backlog: (random) => ['backlog', [stream(random), LEDGER], [group(random), random.int(1, 6)]],
+  census: (random) => {
+    const known = some(random, 3, consumer);
+    return [
+      'census',
+      [stream(random), ...known.map(() => random.pick(['text', 'none']))],
+      [group(random), ...known],
+    ];
+  },
   inspect: (random) => ['inspect', [stream(random)], [group(random)]],
   letters: (random) => [
     'letters',
