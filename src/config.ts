@@ -10,6 +10,7 @@
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { parse as parseYaml } from 'yaml';
+import type { AutoscaleConfig } from './autoscale/advisor.ts';
 import { crossCheck } from './config/check.ts';
 import { applyEnvironment, type Environment } from './config/environment.ts';
 import { resolveProviders } from './config/providers.ts';
@@ -108,6 +109,7 @@ export interface Config {
   };
   /** Of the target, one batch in a worker may take the share. */
   readonly latency: { readonly targetMs: number; readonly inferShare: number };
+  readonly autoscale: AutoscaleConfig;
   readonly native: NativeMode;
   readonly log: { readonly level: 'debug' | 'info' | 'warn' | 'error'; readonly format: 'text' | 'json' };
   readonly limits: Limits;
@@ -249,9 +251,23 @@ function resolve(checked: ConfigChecked): Config {
     },
     gateway: { ...checked.gateway, auth: auth === 'off' ? auth : { jwt: resolveJwt(auth.jwt) } },
     latency: { targetMs: checked.latency.target_ms, inferShare: checked.latency.infer_share },
+    autoscale: resolveAutoscale(checked.autoscale),
     native: checked.native,
     log: checked.log,
     limits,
+  };
+}
+
+function resolveAutoscale(checked: ConfigChecked['autoscale']): AutoscaleConfig {
+  return {
+    replicasMin: checked.replicas_min,
+    replicasMax: checked.replicas_max,
+    utilisation: checked.utilisation,
+    drainMs: checked.drain_ms,
+    windowMs: checked.window_ms,
+    stabilisationMs: checked.stabilisation_ms,
+    comeback: checked.comeback,
+    ...(checked.usl === undefined ? {} : { usl: checked.usl }),
   };
 }
 

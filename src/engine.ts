@@ -13,6 +13,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { followWallClock, nowMs } from './clock.ts';
 import type { Config } from './config.ts';
+import { createAdvisor } from './engine/autoscale.ts';
 import { createBackend } from './engine/backend.ts';
 import { createGuard, guardModels } from './engine/guarded.ts';
 import { hintProducers } from './engine/hints.ts';
@@ -278,8 +279,10 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     fallbacks: () => models.fallbacks(),
     targets: () => targetsOf(config, partitions, lanes.models),
     breakers: () => guard.breakers(),
+    desiredReplicas: () => advisor.report().desired_replicas,
   };
   const totals = parts.add(new Totals(), (t) => t.stop());
+  const advisor = createAdvisor({ config, partitions, control, consumer, totals, sources });
   const metrics = createMetrics({ totals, sources, now: nowMs });
   const stats = parts.add(
     createStats({ totals, sources, now: nowMs, targetMs: config.latency.targetMs }),
@@ -296,6 +299,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
         return hints.tell(backlog);
       });
     }
+    advisor.tick();
   };
   tick();
   parts.add(setInterval(tick, TICK_MS), clearInterval);
@@ -333,6 +337,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     metrics: () => metrics.render(),
     stats: () => stats.snapshot(),
     tracing: tracer !== null,
+    autoscale: () => advisor.report(),
   });
   const opened = parts.add(await openGateway(config, backend, options), (g) => g.drain());
   gateway = opened;

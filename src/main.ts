@@ -1,8 +1,8 @@
 #!/usr/bin/env -S node --min-semi-space-size=8 --max-semi-space-size=8
 // The flags keep the size of V8's young generation as it is; else a heap would wander by 30 MB.
 //
-// The command line: subito serve | demo | load | models | audit | deadletters | config. Commands are loaded
-// when they are called, so --help is quick and a broken command breaks no other.
+// The command line: subito serve | demo | load | models | audit | deadletters | autoscale | config. Commands
+// are loaded when they are called, so --help is quick and a broken command breaks no other.
 import { realpathSync } from 'node:fs';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { stringify } from 'yaml';
@@ -202,6 +202,23 @@ async function addDeadlettersCommand(
   }
 }
 
+/** Adds the command below `autoscale`, read only where it is needed, as for `load`. */
+async function addAutoscaleCommand(
+  program: Command,
+  argv: readonly string[],
+  finish: (exitCode: number) => void,
+): Promise<void> {
+  const group = program.command('autoscale').description('how many engines there should be');
+  if (argv.find((word) => !word.startsWith('-')) !== 'autoscale') return;
+  const { runSimulate, simulateExamples, simulateFlags } = await import('./commands/autoscale.ts');
+  const command = group
+    .command('simulate')
+    .description('replay a course of arrivals against the autoscaling policy')
+    .addHelpText('after', simulateExamples);
+  for (const [option, meaning] of simulateFlags) command.option(option, meaning);
+  command.action(async () => finish(await runSimulate(commonOptions(command))));
+}
+
 /** Runs a command line, without `node` and the script. Resolves with the exit code; never rejects. */
 export async function main(argv: readonly string[]): Promise<number> {
   const isJson = argv.includes('--json');
@@ -223,6 +240,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     for (const spec of specs) addCommand(program, spec, finish);
     addCommand(program, await loadSpec(argv), finish);
     await addDeadlettersCommand(program, argv, finish);
+    await addAutoscaleCommand(program, argv, finish);
     addConfigCommand(program);
     await program.parseAsync([...argv], { from: 'user' });
     return exitCode;

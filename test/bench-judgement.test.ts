@@ -7,8 +7,8 @@ import { highest, type Sample, whyNotFlat } from '../bench/e2e/flat.ts';
 import { ratiosOf as latencyRatiosOf } from '../bench/e2e/latency-text.ts';
 import { growthOf } from '../bench/e2e/memory.ts';
 import { missing } from '../bench/peers/python.ts';
-import { linePlot, logTicks, percentilePlace, roundTicks } from '../bench/plot.ts';
 import { gcBetween, type ProbeReport, runCpuUsBetween } from '../bench/probe.ts';
+import { linePlot, logTicks, percentilePlace, roundTicks } from '../src/plot.ts';
 import { seededRandom } from '../src/random.ts';
 
 describe('a backlog', () => {

@@ -1,5 +1,5 @@
 /** What `latency` found, as tables and plots. */
-import { type Line, linePlot, PERCENTILE_TICKS, percentilePlace } from '../plot.ts';
+import { type Line, linePlot, PERCENTILE_TICKS, percentilePlace } from '../../src/plot.ts';
 import type { Plot, SuiteResult } from '../suite.ts';
 import { ms, percent, prose, whole } from '../text.ts';
 import type { Sustained } from './pace.ts';

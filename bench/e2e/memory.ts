@@ -1,5 +1,5 @@
 /** `memory`: the engine's resident size over ten minutes at 80 % of the rate that it sustains. */
-import { linePlot } from '../plot.ts';
+import { linePlot } from '../../src/plot.ts';
 import type { ProbeReport } from '../probe.ts';
 import { openSite } from '../site.ts';
 import { middle, slopeOf } from '../statistics.ts';

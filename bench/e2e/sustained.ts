@@ -1,5 +1,5 @@
 /** `sustained`: the highest rate of an open loop at which the backlog stays flat, and the backlog at it. */
-import { linePlot } from '../plot.ts';
+import { linePlot } from '../../src/plot.ts';
 import { openSite } from '../site.ts';
 import { middle } from '../statistics.ts';
 import type { Suite, SuiteOptions, SuiteResult } from '../suite.ts';

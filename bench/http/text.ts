@@ -1,6 +1,6 @@
 /** The results of the HTTP suite as sections and a plot. */
-import type { Line } from '../plot.ts';
-import { linePlot } from '../plot.ts';
+import type { Line } from '../../src/plot.ts';
+import { linePlot } from '../../src/plot.ts';
 import type { Plot, Section } from '../suite.ts';
 import { ms, percent, whole } from '../text.ts';
 import type { HttpContestant } from './contestants.ts';

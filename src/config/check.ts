@@ -31,6 +31,15 @@ export function* crossCheck(checked: ConfigChecked, config: Config): Generator<F
       fix: `set workers.max to at least ${min}, or workers.min to at most ${max}`,
     };
   }
+  const { replicas_min: least, replicas_max: most } = checked.autoscale;
+  if (least > most) {
+    yield {
+      at: ['autoscale', 'replicas_min'],
+      value: least,
+      what: `more than autoscale.replicas_max (${most})`,
+      fix: `set autoscale.replicas_max to at least ${least}, or replicas_min to at most ${most}`,
+    };
+  }
   for (const { at, ...fault } of providerFaults(checked.workers.providers)) {
     yield { at: ['workers', 'providers', ...at], ...fault };
   }

@@ -152,6 +152,37 @@ const gateway = z.strictObject({
     .meta({ description: 'other web origins whose pages may connect, such as https://player.example.org' }),
 });
 
+const autoscale = z.strictObject({
+  replicas_min: z.int().min(0).max(10_000).default(1).meta({
+    description: 'engines that there are at least; 0 needs a trigger that looks at Redis itself',
+  }),
+  replicas_max: z.int().min(1).max(10_000).default(20).meta({ description: 'engines that there may be' }),
+  utilisation: z.number().min(0.05).max(1).default(0.9).meta({
+    description: 'share of its time that an engine is meant to be busy; less: shorter waits, more engines',
+  }),
+  drain_ms: z.int().min(1000).max(3_600_000).default(30_000).meta({
+    description: 'a backlog is to be gone after so long',
+  }),
+  window_ms: z.int().min(2000).max(600_000).default(15_000).meta({
+    description: 'rates are taken over so long',
+  }),
+  stabilisation_ms: z.int().min(1000).max(86_400_000).default(300_000).meta({
+    description: 'fewer engines only when fewer were needed for so long',
+  }),
+  comeback: z.number().min(0).max(10).default(1.5).meta({
+    description: 'after a sudden silence so many times the usual may come; 0: a silence is believed',
+  }),
+  usl: z
+    .strictObject({
+      sigma: z.number().min(0).max(1).meta({ description: 'contention' }),
+      kappa: z.number().min(0).max(1).meta({ description: 'coherency' }),
+    })
+    .optional()
+    .meta({
+      description: 'Universal Scalability Law, fitted to your measurements: no more engines than help',
+    }),
+});
+
 const limitShape: Record<string, z.ZodOptional<z.ZodInt>> = {};
 for (const name of Object.keys(limitsDefault) as LimitName[]) {
   limitShape[configName(name)] = z
@@ -214,6 +245,7 @@ export const configSchema = z.strictObject({
       }),
     })
     .prefault({}),
+  autoscale: autoscale.prefault({}),
   native: z.enum(['auto', 'off', 'on']).default('auto').meta({
     description:
       'the addon in C++: auto, where it has been built; off, the same in TypeScript; on, no start without it',

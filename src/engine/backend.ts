@@ -31,6 +31,7 @@ export interface BackendOptions {
   readonly metrics: () => Promise<string>;
   readonly stats: () => unknown;
   readonly tracing: boolean;
+  readonly autoscale: () => unknown;
 }
 
 /** Rows are free again, and estimates new, within some milliseconds. */
@@ -98,6 +99,7 @@ export function createBackend(options: BackendOptions): Backend {
     metrics: options.metrics,
     stats: options.stats,
     tracing: options.tracing,
+    autoscale: options.autoscale,
   };
 }
 

@@ -50,6 +50,8 @@ export interface Backend {
   metrics(): Promise<string>;
   /** Somebody makes spans: callers' traceparents are wanted. */
   readonly tracing?: boolean;
+  /** How many replicas there should be, and why, as JSON-able data; absent where nobody works it out. */
+  autoscale?(): unknown;
   /** Live figures for the console, as JSON-able data. */
   stats(): unknown;
 }

@@ -6,7 +6,7 @@ import { collectDefaultMetrics, Registry } from 'prom-client';
 import { type Family, type Labels, lineEnd, lineStart, renderFamily, type Value } from './exposition.ts';
 import { OUTCOMES, STAGES } from './figures.ts';
 import { cumulativeAt, type LatencyHistogram } from './histogram.ts';
-import type { BreakerState, ServedModel, Sources } from './sources.ts';
+import type { BreakerFigure, ServedModel, Sources } from './sources.ts';
 import type { Outcomes, Totals } from './totals.ts';
 
 /** Seconds; each is an exact edge of the latency buckets. 10 ms is the engine's target. */
@@ -18,7 +18,7 @@ const LATENCY_LE_MS = LATENCY_LE.map((seconds) => seconds * 1000);
 /** A busy ratio over less than this is noise; a scrape that follows sooner gets the last one again. */
 const BUSY_WINDOW_MS_MIN = 1000;
 
-const BREAKER_STATES: readonly BreakerState['state'][] = ['closed', 'open', 'half_open'];
+const BREAKER_STATES: readonly BreakerFigure['state'][] = ['closed', 'open', 'half_open'];
 
 export interface MetricsOptions {
   readonly totals: Totals;
@@ -162,6 +162,9 @@ function addStates(add: Add, { sources, now }: MetricsOptions, busyRatio: () => 
     'subito_worker_busy_ratio',
     'Share of worker time spent on batches since the last scrape.',
     () => one(busyRatio()),
+  );
+  add('gauge', 'subito_desired_replicas', 'Replicas that there should be, of all engines together.', () =>
+    sources.desiredReplicas === undefined ? [] : one(sources.desiredReplicas()),
   );
   add('gauge', 'subito_model_info', 'Models served; always 1.', () =>
     sources

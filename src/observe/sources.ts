@@ -74,6 +74,8 @@ export interface Sources {
   models(): readonly ServedModel[];
   /** Workers' sessions by model and provider. */
   sessions(): readonly ModelProviderCount[];
+  /** How many replicas there should be; absent where nobody works it out. */
+  desiredReplicas?(): number;
   /** How often a worker had to leave a provider, since the start. */
   fallbacks(): readonly ModelProviderCount[];
   /** Circuit breakers of the models and providers that have been asked so far. */

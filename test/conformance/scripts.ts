@@ -92,6 +92,14 @@ export const scriptCalls: Readonly<Record<string, (random: Random) => ScriptCall
     const staleMs = random.chance(0.9) ? HOUR_MS : -1;
     return ['hints', keys, [group(random), consumer(random), state, ...figures, staleMs]];
   },
+  census: (random) => {
+    const known = some(random, 3, consumer);
+    return [
+      'census',
+      [stream(random), ...known.map(() => random.pick(['text', 'none']))],
+      [group(random), ...known],
+    ];
+  },
   inspect: (random) => ['inspect', [stream(random)], [group(random)]],
   letters: (random) => [
     'letters',

@@ -1,5 +1,5 @@
 /** `slowdown`: all that the engine can do, and then its model takes ten times as long for a while. */
-import { linePlot } from '../../plot.ts';
+import { linePlot } from '../../../src/plot.ts';
 import { percent, prose } from '../../text.ts';
 import { courseOf, normalAfterMs, type Slice, type Summary, summaryOf } from '../events.ts';
 import { EngineWatch, offer, type Watched } from '../offer.ts';

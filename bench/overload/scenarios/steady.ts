@@ -1,6 +1,6 @@
 /** `steady`: more than the engine can do, for a while, by each of the ways in; then calm. */
 import type { Via } from '../../../src/load/options.ts';
-import { linePlot } from '../../plot.ts';
+import { linePlot } from '../../../src/plot.ts';
 import { middle } from '../../statistics.ts';
 import type { Section } from '../../suite.ts';
 import { percent, prose } from '../../text.ts';

@@ -58,6 +58,8 @@ function read(options: RouterOptions, head: RequestHead, exchange: Exchange): vo
     later(own, exchange, (value) => exchange.json(200, value ?? null));
   } else if (head.path === '/stats') {
     exchange.json(200, backend.stats() ?? null);
+  } else if (head.path === '/autoscale' && backend.autoscale !== undefined) {
+    exchange.json(200, backend.autoscale());
   } else if (head.path === '/metrics') {
     const headers = { 'content-type': METRICS_TYPE, 'cache-control': 'no-store' };
     const answer = (text: string): void => exchange.reply(200, headers, text);
