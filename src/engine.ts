@@ -7,30 +7,30 @@
  *
  * The stages do not import one another; what one needs of another it is handed here.
  */
-import { readFileSync } from 'node:fs';
-import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { followWallClock, nowMs } from './clock.ts';
 import type { Config } from './config.ts';
 import { createAdvisor } from './engine/autoscale.ts';
 import { createBackend } from './engine/backend.ts';
+import { giveBack } from './engine/give-back.ts';
 import { createGuard, guardModels } from './engine/guarded.ts';
 import { hintProducers } from './engine/hints.ts';
 import { buildLanes } from './engine/lanes.ts';
 import { poolOptions, ServedModels } from './engine/models.ts';
+import { openGateway, openRedis } from './engine/open.ts';
+import { Parts } from './engine/parts.ts';
 import { stateOf } from './engine/state.ts';
 import { intakeStream, partitionStreams, type StreamPartition, targetsOf } from './engine/streams.ts';
 import { messageOf, SubitoError } from './errors.ts';
 import type { Backend } from './gateway/backend.ts';
-import { type Gateway, startGateway } from './gateway/server.ts';
+import type { Gateway } from './gateway/server.ts';
 import { startPool } from './infer/pool.ts';
 import type { ModelProblem } from './infer/protocol.ts';
-import { type Consumer, takeConsumer } from './ingest/consumer.ts';
+import { takeConsumer } from './ingest/consumer.ts';
 import { StreamReader } from './ingest/reader.ts';
 import { startReaper } from './ingest/reaper.ts';
 import { ensureGroup } from './ingest/regroup.ts';
-import { releaseConsumer } from './ingest/release.ts';
+import { ClockSkew, watchClock } from './ingest/skew.ts';
 import { startTrimmer } from './ingest/trimmer.ts';
 import { loadNative, nativeText } from './native.ts';
 import { notice } from './observe/channels.ts';
@@ -42,12 +42,9 @@ import { activeTracer, Tracing } from './observe/tracing.ts';
 import { Committer } from './publish/committer.ts';
 import { nativeWriteRows, writeRows } from './publish/rows.ts';
 import { PredictionTail } from './publish/tail.ts';
-import { type Control, connectControl } from './redis/control.ts';
-import { startEmbedded } from './redis/embedded.ts';
-import { parseEndpoint } from './redis/endpoint.ts';
+import { connectControl } from './redis/control.ts';
 import { faultOf } from './redis/faults.ts';
 import { Fence } from './redis/fence.ts';
-import { plainTopology, type Topology, topologyOf } from './redis/topology.ts';
 import { scanModels } from './repository/repository.ts';
 import { Admission } from './schedule/admission.ts';
 import type { Batch } from './schedule/batch.ts';
@@ -122,28 +119,6 @@ function ofRedis(error: unknown): SubitoError | null {
   return new SubitoError('REDIS_UNREACHABLE', `during the start: ${message} (${why})`, { cause: error });
 }
 
-/** What has been started so far, so that a start that fails half-way leaves nothing behind. */
-class Parts {
-  readonly #closers: (() => unknown)[] = [];
-  #abandoned = false;
-
-  /** Throws when the start was given up meanwhile; the part is closed then. */
-  add<T>(part: T, close: (part: T) => unknown): T {
-    if (this.#abandoned) {
-      close(part);
-      throw new Error('the start was given up');
-    }
-    this.#closers.push(() => close(part));
-    return part;
-  }
-
-  /** Last started, first closed. */
-  async abandon(): Promise<void> {
-    this.#abandoned = true;
-    for (const close of this.#closers.reverse()) await close();
-  }
-}
-
 // tidy: the whole flow in one function, so that it can be read in one sitting.
 async function wire(config: Config, options: EngineOptions, parts: Parts): Promise<Engine> {
   const { limits } = config;
@@ -206,6 +181,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
 
   // publish
   const fences = partitions.map(() => new Fence());
+  const skews = partitions.map(() => new ClockSkew());
   const committer: Committer = parts.add(
     new Committer({
       consumer: () => consumer.name,
@@ -226,7 +202,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
 
   // ingest
   const readers = partitions.map((partition) => {
-    const stream = intakeStream(partition, lanes.models);
+    const stream = intakeStream(partition, lanes.models, skews[partition.index] as ClockSkew);
     const reader = new StreamReader({
       endpoint: topology.where(partition.name),
       stream: partition.name,
@@ -279,6 +255,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     fallbacks: () => models.fallbacks(),
     targets: () => targetsOf(config, partitions, lanes.models),
     breakers: () => guard.breakers(),
+    limits: () => admission.limits().map(({ lane, rows }) => ({ model: lane.name, rows })),
     desiredReplicas: () => advisor.report().desired_replicas,
   };
   const totals = parts.add(new Totals(), (t) => t.stop());
@@ -293,7 +270,8 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     followWallClock();
     for (const reader of readers) reader.check();
     committer.check();
-    for (const { name, group } of partitions) {
+    for (const { name, group, index } of partitions) {
+      void watchClock(control, name, skews[index] as ClockSkew);
       void control.backlog(name, group).then((backlog) => {
         backlogs.set(name, backlog);
         return hints.tell(backlog);
@@ -370,58 +348,9 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
   };
 }
 
-function packageVersion(): string {
-  const text = readFileSync(new URL('../package.json', import.meta.url), 'utf8');
-  return (JSON.parse(text) as { version: string }).version;
-}
-
-async function openRedis(
-  { redis }: Config,
-  { signal }: EngineOptions,
-  parts: Parts,
-): Promise<{ topology: Topology; redisUrl: string }> {
-  if (redis.kind !== 'embedded') {
-    return { topology: topologyOf(redis), redisUrl: redis.kind === 'url' ? redis.url : redis.urls.join(',') };
-  }
-  const starting = startEmbedded({ ...redis, signal });
-  // Before it runs: one that is still starting must not be left behind either.
-  parts.add(starting, async (started) => (await started.catch(() => null))?.stop());
-  const server = await starting;
-  return { topology: plainTopology(parseEndpoint(server.url)), redisUrl: server.url };
-}
-
-function openGateway(config: Config, backend: Backend, { routes = {} }: EngineOptions): Promise<Gateway> {
-  const here = (path: string) => fileURLToPath(new URL(path, import.meta.url));
-  return startGateway({
-    ...config.gateway,
-    limits: config.limits,
-    version: packageVersion(),
-    backend,
-    staticDir: here('./console/'),
-    mounts: { '/vendor/uplot/': dirname(fileURLToPath(import.meta.resolve('uplot'))) },
-    routes,
-    now: nowMs,
-  });
-}
-
 function noModel(path: string, problems: readonly ModelProblem[]): SubitoError {
   const reasons = problems.map(({ model, message }) => `\n  ${model}: ${message}`).join('');
   return new SubitoError('ENGINE_NO_MODEL', `no model to serve under ${path}${reasons}`, {
     detail: problems,
   });
-}
-
-/** So that the others need not wait for the claim time. Where it fails, they do. */
-async function giveBack(
-  control: Control,
-  partitions: readonly StreamPartition[],
-  { name: consumer, token }: Consumer,
-  intake: Intake,
-): Promise<void> {
-  const releasing = partitions.map(({ name: stream, group, index }) =>
-    releaseConsumer(control, { stream, group, consumer, token }, intake.runningIds(index)),
-  );
-  for (const answer of await Promise.allSettled(releasing)) {
-    if (answer.status === 'rejected') notice('warn', 'RELEASE_FAILED', messageOf(answer.reason));
-  }
 }

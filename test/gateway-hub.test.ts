@@ -254,7 +254,14 @@ test('one report per prediction that somebody wanted', () => {
   ]);
 });
 
-const EVENT: StreamEvent = { model: 'm', key: 'k', event: 'e1', data: new Uint8Array(1), deadlineMs: 0 };
+const EVENT: StreamEvent = {
+  model: 'm',
+  key: 'k',
+  event: 'e1',
+  data: new Uint8Array(1),
+  priority: 1,
+  deadlineMs: 0,
+};
 
 test('the append window: each id has one entry at a time, all askers hear of it, 500 schedules', async () => {
   for (const seed of seeds(500)) {

@@ -9,6 +9,7 @@ import { faultOf } from '../redis/faults.ts';
 import type { Batch } from '../schedule/batch.ts';
 import type { Batcher } from '../schedule/batcher.ts';
 import type { Answer, DirectEvent } from '../schedule/direct.ts';
+import { PRIORITY_DEFAULT } from '../schedule/entry.ts';
 import type { Intake, ModelLane } from '../schedule/intake.ts';
 import { RESULT } from '../schedule/slab.ts';
 import type { ServedModels } from './models.ts';
@@ -126,12 +127,13 @@ function unknownModel({ model }: DirectEvent, infos: readonly ModelInfo[]): stri
     : `model: "${model}" is not served; served are ${names}`;
 }
 
-function entryFields({ key, model, event, data, deadlineMs }: StreamEvent): (string | Buffer)[] {
+function entryFields({ key, model, event, data, deadlineMs, priority }: StreamEvent): (string | Buffer)[] {
   const bytes = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
   const fields: (string | Buffer)[] = ['key', key, 'data', bytes];
   if (model !== '') fields.push('model', model);
   if (event !== '') fields.push('event', event);
   if (deadlineMs > 0) fields.push('deadline_ms', String(Math.ceil(deadlineMs)));
+  if (priority !== PRIORITY_DEFAULT) fields.push('priority', String(priority));
   return fields;
 }
 

@@ -2,6 +2,7 @@
  * The configured streams as Redis knows them: one entry per partition, each with its own predictions stream.
  */
 import type { Config, StreamConfig } from '../config.ts';
+import type { ClockSkew } from '../ingest/skew.ts';
 import { notice } from '../observe/channels.ts';
 import type { Targets } from '../observe/sources.ts';
 import type { IntakeStream, ModelLane } from '../schedule/intake.ts';
@@ -43,14 +44,18 @@ export function laneOf({ model }: StreamPartition, lanes: readonly ModelLane[]):
 }
 
 /** What intake has to know of a stream. */
-export function intakeStream(partition: StreamPartition, lanes: readonly ModelLane[]): IntakeStream {
+export function intakeStream(
+  partition: StreamPartition,
+  lanes: readonly ModelLane[],
+  skew: ClockSkew,
+): IntakeStream {
   const { index, model, deadlineMs, encoding, name } = partition;
   const lane = laneOf(partition, lanes);
   if (model !== undefined && lane === null) {
     const message = `${name}: its model ${model} is not served; events must name another`;
     notice('warn', 'STREAM_MODEL_UNKNOWN', message);
   }
-  return { index, lane, deadlineMs: deadlineMs ?? 0, json: encoding === 'json' };
+  return { index, lane, deadlineMs: deadlineMs ?? 0, json: encoding === 'json', skewMs: () => skew.aheadMs };
 }
 
 /** What the figures are held against. */

@@ -27,6 +27,8 @@ export interface StreamEvent {
   /** MessagePack or JSON, as in DirectEvent; the caller does not touch it again. */
   readonly data: Uint8Array;
   readonly deadlineMs: number;
+  /** 0, 1 or 2. */
+  readonly priority: number;
 }
 
 export interface Backend {

@@ -9,7 +9,7 @@ import type { WebSocket } from 'uWebSockets.js';
 import { messageOf } from '../errors.ts';
 import type { Limits } from '../limits.ts';
 import { notice } from '../observe/channels.ts';
-import type { Answer, DirectEvent } from '../schedule/direct.ts';
+import type { Answer, Caller, DirectEvent } from '../schedule/direct.ts';
 import type { Appends } from './appends.ts';
 import type { Backend, StreamEvent } from './backend.ts';
 import type { Codec, Inbound } from './codec.ts';
@@ -48,6 +48,8 @@ export class Connection implements Outlet {
   readonly #ws: WebSocket<SocketData>;
   readonly #codec: Codec;
   readonly #shared: ConnectionShared;
+  /** Of all its events. */
+  readonly #caller: Caller = { gone: false };
   readonly #protocol: Protocol;
   #open = true;
 
@@ -113,6 +115,7 @@ export class Connection implements Outlet {
   /** The close handler: the socket is gone, whoever ended it. */
   gone(): void {
     this.#open = false;
+    this.#caller.gone = true;
     this.#protocol.closed();
     this.#shared.hub.remove(this);
   }
@@ -151,7 +154,9 @@ export class Connection implements Outlet {
 
   #infer(id: RequestId, event: DirectEvent): void {
     try {
-      this.#shared.backend.infer(event, (answer) => this.#answered(id, event, answer));
+      this.#shared.backend.infer({ ...event, caller: this.#caller }, (answer) =>
+        this.#answered(id, event, answer),
+      );
     } catch (error) {
       notice('error', 'GATEWAY_INFER_THREW', messageOf(error));
       this.#answered(id, event, FAILED);

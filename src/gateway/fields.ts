@@ -41,6 +41,16 @@ export function optionalCount(
 }
 
 /** Milliseconds; 0 when absent. */
+/** 0 (playing), 1 (prefetch) or 2 (analytics). */
+export function optionalPriority(fields: Fields, otherwise: number): number {
+  const value = fields['priority'];
+  if (value === undefined) return otherwise;
+  if (value !== 0 && value !== 1 && value !== 2) {
+    throw new InvalidEvent('priority', 'must be 0 (playing), 1 (prefetch) or 2 (analytics)');
+  }
+  return value;
+}
+
 export function optionalDeadlineMs(fields: Fields, name: string, deadlineMsMax: number): number {
   const value = fields[name];
   if (value === undefined || value === null) return 0;

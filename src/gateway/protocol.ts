@@ -23,12 +23,20 @@
 import { InvalidEvent } from '../infer/handler.ts';
 import type { Limits } from '../limits.ts';
 import type { Answer, DirectEvent } from '../schedule/direct.ts';
+import { PRIORITY_DEFAULT, PRIORITY_DIRECT } from '../schedule/entry.ts';
 import type { StreamEvent } from './backend.ts';
 import type { Inbound, Outbound } from './codec.ts';
 import type { CloseKind, ErrorKind } from './codes.ts';
 import { CLOSES, ERRORS } from './codes.ts';
 import type { Channel, FieldLimits } from './fields.ts';
-import { channelOf, optionalCount, optionalDeadlineMs, optionalModels, optionalText } from './fields.ts';
+import {
+  channelOf,
+  optionalCount,
+  optionalDeadlineMs,
+  optionalModels,
+  optionalPriority,
+  optionalText,
+} from './fields.ts';
 import { TokenBucket } from './rates.ts';
 
 /** Credit of a subscription that names none, and the most that one may hold. */
@@ -305,8 +313,10 @@ export class Protocol {
       return this.#refuse(id, ERRORS.overloaded, nowMs, { after: RETRY_MS_DEFAULT });
     }
     this.#unanswered++;
-    if (via === 'stream') return [{ do: 'append', id, event: { model, key, event, data, deadlineMs } }];
-    return [{ do: 'infer', id, event: { model, key, event, data, json: this.#options.json, deadlineMs } }];
+    const priority = optionalPriority(fields, via === 'stream' ? PRIORITY_DEFAULT : PRIORITY_DIRECT);
+    const common = { model, key, event, data, deadlineMs, priority };
+    if (via === 'stream') return [{ do: 'append', id, event: common }];
+    return [{ do: 'infer', id, event: { ...common, json: this.#options.json } }];
   }
 
   #answerError(id: RequestId, re: { re?: string }, answer: Answer): Action {

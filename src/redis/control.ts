@@ -21,6 +21,8 @@ export interface Control {
   append(stream: string, fields: readonly (string | Buffer)[]): Promise<string>;
   /** Never rejects; all is null while it is not known. */
   backlog(stream: string, group: string): Promise<StreamBacklog>;
+  /** Unix milliseconds by the clock of the server that has the stream; with fractions. */
+  serverMs(stream: string): Promise<number>;
   /** One command on one key; resolves with what ioredis makes of the reply (RESP3), strings as UTF-8. */
   call(command: string, key: string, ...args: readonly (string | number | Buffer)[]): Promise<unknown>;
   /** The same with strings as Buffers. */
@@ -125,6 +127,10 @@ function controlOf(servers: Servers): Control {
         // Not known is an answer too: the gauges are then absent.
         return { stream, unread: null, pending: null, oldestUnreadMs: null, oldestPendingMs: null };
       }
+    },
+    async serverMs(stream) {
+      const [seconds, us] = await servers.on(stream, (redis) => redis.time());
+      return Number(seconds) * 1000 + Number(us) / 1000;
     },
     call: (command, key, ...args) => servers.on(key, (redis) => redis.call(command, key, ...args)),
     callBuffer: (command, key, ...args) =>

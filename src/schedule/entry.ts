@@ -28,6 +28,8 @@ export const FIELD = {
 export const PRIORITY_MAX = 2;
 /** Of an entry that names none. */
 export const PRIORITY_DEFAULT = 1;
+/** Of a request that waits on a socket, and names none. */
+export const PRIORITY_DIRECT = 0;
 /** Of a name that nobody knows, what is shown. */
 const NAME_BYTES_SHOWN = 64;
 

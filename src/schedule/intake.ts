@@ -10,7 +10,7 @@ import { type Batch, ID_BYTES_MAX, ORIGIN_DIRECT } from './batch.ts';
 import type { Batcher, Lane, Queue } from './batcher.ts';
 import type { AnswerCallback, DirectEvent } from './direct.ts';
 import { StreamDoor } from './door.ts';
-import { FIELD, numberOf, PRIORITY_DEFAULT, priorityOf, refusalOf } from './entry.ts';
+import { FIELD, numberOf, PRIORITY_DEFAULT, PRIORITY_DIRECT, priorityOf, refusalOf } from './entry.ts';
 import { isInHand, runningIds } from './in-hand.ts';
 import type { Latest } from './latest.ts';
 import { takeEntries } from './many.ts';
@@ -19,8 +19,6 @@ import { ENCODING, RESULT, ROW, ROW_COLUMNS, type TensorSpec } from './slab.ts';
 import { Suspects } from './suspects.ts';
 import { equalBytes, idMs, TIME } from './values.ts';
 
-/** Of a request that waits on a socket, and names none. */
-const PRIORITY_DIRECT = 0;
 /** A lane of batches with the model that they are for. */
 export interface ModelLane extends Lane<Batch> {
   /** `name` and `name@version`, as an event may say it. */

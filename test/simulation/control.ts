@@ -48,6 +48,10 @@ export class SimControl implements Control {
     throw new Error('nobody appends here');
   }
 
+  async serverMs(): Promise<number> {
+    throw new Error('nobody asks for the time here');
+  }
+
   async backlog(stream: string): Promise<Awaited<ReturnType<Control['backlog']>>> {
     throw new Error(`nobody counts ${stream} here`);
   }

@@ -5,6 +5,7 @@
  * at most once.
  */
 import type { HttpRequest, HttpResponse } from 'uWebSockets.js';
+import type { Caller } from '../../schedule/direct.ts';
 
 export interface RequestHead {
   /** In capitals. */
@@ -83,6 +84,7 @@ export class Exchange {
   readonly #bodyless: boolean;
   readonly #ended: () => void;
   #state: 'open' | 'answered' | 'aborted' = 'open';
+  readonly caller: Caller = { gone: false };
 
   /** `ended` is called once, when the request is answered or the client has gone. */
   constructor(res: HttpResponse, method: string, ended: () => void) {
@@ -92,6 +94,7 @@ export class Exchange {
     res.onAborted(() => {
       if (this.#state === 'open') ended();
       this.#state = 'aborted';
+      this.caller.gone = true;
     });
   }
 

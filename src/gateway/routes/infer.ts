@@ -8,10 +8,11 @@ import { InvalidEvent } from '../../infer/handler.ts';
 import type { Limits } from '../../limits.ts';
 import { notice } from '../../observe/channels.ts';
 import type { Answer, AnswerCallback } from '../../schedule/direct.ts';
+import { PRIORITY_DIRECT } from '../../schedule/entry.ts';
 import type { Backend, ModelInfo } from '../backend.ts';
 import { decodeOutputs, parseJsonObject, recode } from '../codec.ts';
 import type { FieldLimits } from '../fields.ts';
-import { optionalDeadlineMs, optionalText } from '../fields.ts';
+import { optionalDeadlineMs, optionalPriority, optionalText } from '../fields.ts';
 import { Malformed } from '../msgpack.ts';
 import type { BinaryBody } from './binary.ts';
 import { elementBytes, plainBinary, splitBody, withValues } from './binary.ts';
@@ -106,10 +107,14 @@ function guarded(exchange: Exchange, work: () => void): void {
 }
 
 /** What both forms say about the event, beside its data. */
-function eventFields(fields: Fields, limits: FieldLimits): { key: string; deadlineMs: number } {
+function eventFields(
+  fields: Fields,
+  limits: FieldLimits,
+): { key: string; deadlineMs: number; priority: number } {
   return {
     key: optionalText(fields, 'key', limits.keyBytesMax),
     deadlineMs: optionalDeadlineMs(fields, 'deadline_ms', limits.deadlineMsMax),
+    priority: optionalPriority(fields, PRIORITY_DIRECT),
   };
 }
 
@@ -127,7 +132,8 @@ function inferEvent(
   const common = eventFields(body, options.limits);
   const event = optionalText(body, 'event', options.limits.eventIdBytesMax);
   const bytes = Buffer.from(JSON.stringify(data), 'utf8');
-  options.backend.infer({ model, event, ...common, data: bytes, json: true, trace }, (answer) => {
+  const { caller } = exchange;
+  options.backend.infer({ model, event, ...common, data: bytes, json: true, trace, caller }, (answer) => {
     guarded(exchange, () => replyEvent(exchange, event, answer));
   });
 }
@@ -169,13 +175,14 @@ function inferTensors(
   const id = optionalText(body, 'id', options.limits.eventIdBytesMax);
   const parameters = body['parameters'] ?? {};
   if (typeof parameters !== 'object') throw new InvalidEvent('parameters', 'must be an object');
-  const { key, deadlineMs } = eventFields(parameters as Fields, options.limits);
+  const common = eventFields(parameters as Fields, options.limits);
   const wanted = wantedOutputs(body['outputs'], (parameters as Fields)['binary_data_output'] === true);
   const fan = {
     rows,
     window: Math.min(model.rowsMax, WINDOW_ROWS_MAX),
     infer: (at: number, answer: AnswerCallback) => {
-      const event = { model: name, event: id, key, deadlineMs, data: row(at), raw, json: true };
+      const { caller } = exchange;
+      const event = { model: name, event: id, ...common, data: row(at), raw, json: true, caller };
       options.backend.infer(at === 0 ? { ...event, trace } : event, (one) =>
         guarded(exchange, () => answer(one)),
       );
