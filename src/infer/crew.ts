@@ -10,9 +10,11 @@ import type { Piscina } from 'piscina';
 import { messageOf } from '../errors.ts';
 import { notice } from '../observe/channels.ts';
 import type { SuccessionCells } from './protocol.ts';
+import { setThreads } from './start.ts';
 
 const WAIT_MS_MIN = 100;
 const WAIT_MS_MAX = 5_000;
+const ENDED = 'it ended while it loaded';
 
 export interface CrewOptions {
   readonly piscina: Piscina;
@@ -34,12 +36,17 @@ export class Crew {
   #left = 0;
   #asking: AbortController | null = null;
   #stopped = false;
+  /** So many there are to be. */
+  #threads: number;
+  /** A worker died while it loaded. May set another number of them, before successors are asked for. */
+  onFailed: (why: string) => void = () => {};
   /** Workers that are gone, all in all. */
   gone = 0;
 
   constructor(options: CrewOptions) {
-    const { piscina } = options;
+    const { piscina, threads } = options;
     this.#options = options;
+    this.#threads = threads;
     this.#warm = new Set(piscina.threads);
     piscina.on('workerCreate', ({ id }: { readonly id: number }) => this.#onWarm(id));
     piscina.on('workerDestroy', () => this.#onGone());
@@ -52,9 +59,17 @@ export class Crew {
   /** Why no batch can run; '' while there is a warm worker, or one will be in its usual time. */
   get trouble(): string {
     if (this.#warm.size > 0) return '';
-    if (this.#failures > 0) return this.#reason || 'it ended while it loaded';
+    if (this.#failures > 0) return this.#reason || ENDED;
     const { loadMsMax } = this.#options;
     return performance.now() - this.#goneMs > loadMsMax ? `it loads for more than ${loadMsMax} ms` : '';
+  }
+
+  /** From now on there are to be so many. Those that are too many are ended by whoever says this. */
+  setThreads(threads: number): void {
+    if (this.#stopped) return;
+    this.#threads = threads;
+    setThreads(this.#options.piscina, threads);
+    this.#fill();
   }
 
   stop(): void {
@@ -70,6 +85,7 @@ export class Crew {
     this.#failures = 0;
     this.#reason = '';
     Atomics.store(succession, 0, 0);
+    if (!this.#stopped) this.#fill();
   }
 
   #onGone(): void {
@@ -81,7 +97,7 @@ export class Crew {
   }
 
   #look(): void {
-    const { piscina, succession, threads } = this.#options;
+    const { piscina, succession } = this.#options;
     const before = this.#warm.size;
     for (const worker of this.#warm)
       if (!piscina.threads.includes(worker as never)) this.#warm.delete(worker);
@@ -89,12 +105,18 @@ export class Crew {
     const failed = this.#left - (before - this.#warm.size);
     this.#left = 0;
     if (this.#stopped) return;
-    if (failed > 0) {
+    if (failed > 0) this.onFailed(this.#reason || ENDED);
+    // Else it was one more than there have to be, and nobody tries that again.
+    if (failed > 0 && piscina.threads.length < this.#threads) {
       this.#failures += failed;
       const waitMs = Math.min(WAIT_MS_MAX, WAIT_MS_MIN * 2 ** Math.min(10, this.#failures - 1));
       Atomics.store(succession, 0, waitMs);
     }
-    if (piscina.threads.length < threads) this.#ask();
+    this.#fill();
+  }
+
+  #fill(): void {
+    if (this.#options.piscina.threads.length < this.#threads) this.#ask();
   }
 
   /**

@@ -75,6 +75,7 @@ export class Batch {
   /** RUNG of each row. */
   readonly rungs: Uint8Array;
 
+  /** When a worker was given it; 0: none has been. */
   dispatchedMs = 0;
   inferredMs = 0;
   inferUs = 0;
@@ -145,6 +146,7 @@ export class Batch {
     this.crashes = 0;
     this.duplicatesOk = 0;
     this.duplicatesDead = 0;
+    this.dispatchedMs = 0;
     this.inferUs = 0;
     this.runUs = 0;
     this.outputs = this.arenaOut;

@@ -49,6 +49,7 @@ function isKept({ openReserved, free }: Lane<Schedulable>): boolean {
 export class Batcher<B extends Schedulable> {
   readonly #lanes: Lane<B>[] = [];
   readonly #dispatch: (lane: Lane<B>, batch: B) => void;
+  /** Below zero for a moment when one that has left gives its last batch back. */
   #workersIdle: number;
 
   constructor(workers: number, dispatch: (lane: Lane<B>, batch: B) => void) {
@@ -178,5 +179,15 @@ export class Batcher<B extends Schedulable> {
       }
     }
     return best;
+  }
+
+  /** Another worker takes batches from now on. */
+  workerAdded(): void {
+    this.#workersIdle += 1;
+  }
+
+  /** One that had none has left; or `workerFreed` is about to be told of one that takes no other. */
+  workerRemoved(): void {
+    this.#workersIdle -= 1;
   }
 }
