@@ -28,6 +28,8 @@ export interface CrewOptions {
 export class Crew {
   readonly #options: CrewOptions;
   readonly #warm: Set<unknown>;
+  /** Workers that would be heard saying why they did not load. */
+  readonly #heard = new WeakSet<object>();
   #goneMs = 0;
   /** Since the last one that got warm, so many died while they loaded. */
   #failures = 0;
@@ -50,10 +52,6 @@ export class Crew {
     this.#warm = new Set(piscina.threads);
     piscina.on('workerCreate', ({ id }: { readonly id: number }) => this.#onWarm(id));
     piscina.on('workerDestroy', () => this.#onGone());
-    // An error outside any batch: why one did not load, it may be.
-    piscina.on('error', (error) => {
-      this.#reason = messageOf(error);
-    });
   }
 
   /** Why no batch can run; '' while there is a warm worker, or one will be in its usual time. */
@@ -116,7 +114,16 @@ export class Crew {
   }
 
   #fill(): void {
-    if (this.#options.piscina.threads.length < this.#threads) this.#ask();
+    const { piscina } = this.#options;
+    if (piscina.threads.length < this.#threads) this.#ask();
+    for (const worker of piscina.threads) {
+      if (this.#warm.has(worker) || this.#heard.has(worker)) continue;
+      this.#heard.add(worker);
+      // Piscina has heard of it before, but tells it only where it had given the worker no task.
+      worker.once('error', (error) => {
+        this.#reason = messageOf(error);
+      });
+    }
   }
 
   /**

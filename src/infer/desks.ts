@@ -22,6 +22,7 @@ export class Desks {
   readonly #desks = new Map<number, Desk>();
   /** Told when the desk has no batch any more. */
   readonly #leaving = new Map<Desk, () => void>();
+  readonly #ignored = new Set<number>();
   #closed = false;
   /** There is a desk more. */
   onAdded: () => void = () => {};
@@ -33,7 +34,11 @@ export class Desks {
   /** A worker takes batches from now on. */
   add(news: DeskNews, worker: Worker): void {
     let why = '';
-    const { thread } = news;
+    const { thread, port } = news;
+    if (this.#ignored.delete(thread)) {
+      port.close();
+      return;
+    }
     const desk = new Desk(news, () => this.#next(desk));
     this.#desks.set(thread, desk);
     worker.once('error', (error) => {
@@ -49,6 +54,11 @@ export class Desks {
     });
     this.#next(desk);
     this.onAdded();
+  }
+
+  /** This thread has no desk yet, and whatever it says from now on gets none. */
+  ignore(thread: number): void {
+    this.#ignored.add(thread);
   }
 
   /** Of workers that take batches. */

@@ -109,16 +109,20 @@ export class Scaling {
     starting.reject(new Error(why));
   }
 
-  /** Ends those that load, and so their start. Native code cannot be ended: it is waited for. */
+  /** Ends those that load, and so the start. Native code cannot be ended: it is waited for. */
   async #endLate(): Promise<void> {
-    const { piscina, desks, cells, loadMsMax } = this.#options;
+    const { piscina, desks, crew, cells, loadMsMax } = this.#options;
+    const why = `it loads for more than ${loadMsMax} ms`;
+    crew.setThreads(this.threads);
     for (const worker of piscina.threads.filter(({ threadId }) => !desks.has(threadId))) {
       const { threadId } = worker;
       const where = isInside(cells, threadId) ? ', in native code, which cannot be ended' : '';
-      const what = `thread ${threadId} loads for more than ${loadMsMax} ms${where}`;
-      notice('error', 'WORKER_HUNG', what);
-      await this.#end(worker);
+      notice('error', 'WORKER_HUNG', `thread ${threadId}: ${why}${where}`);
+      // A thread that may not enter native code may still get to the end of its start, without its models.
+      desks.ignore(threadId);
+      await this.#end(worker, threadId);
     }
+    this.#giveUp(why);
   }
 
   async #fewer(): Promise<void> {
@@ -134,7 +138,7 @@ export class Scaling {
       drained.resolve();
     });
     await drained.promise;
-    if (worker !== undefined) await this.#end(worker);
+    if (worker !== undefined) await this.#end(worker, thread);
   }
 
   /** Who came last: devices are given out in the order of the seats. */
@@ -147,11 +151,10 @@ export class Scaling {
     return desks.threads().at(-1)!;
   }
 
-  async #end(worker: Worker): Promise<void> {
+  async #end(worker: Worker, thread: number): Promise<void> {
     const { piscina, cells } = this.#options;
-    const thread = worker.threadId;
-    halt(cells, thread);
     const isThere = () => !this.#stopped && piscina.threads.includes(worker);
+    if (isThere()) halt(cells, thread);
     await outside(cells, () => (isThere() ? [thread] : []), Number.POSITIVE_INFINITY);
     // At a stop whoever stops all of them does this.
     if (isThere()) await worker.terminate();
