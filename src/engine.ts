@@ -18,6 +18,7 @@ import { buildLanes } from './engine/lanes.ts';
 import { poolOptions, ServedModels } from './engine/models.ts';
 import { stateOf } from './engine/state.ts';
 import { intakeStream, partitionStreams, type StreamPartition } from './engine/streams.ts';
+import { scaleWorkers } from './engine/workers.ts';
 import { messageOf, SubitoError } from './errors.ts';
 import type { Backend } from './gateway/backend.ts';
 import { type Gateway, startGateway } from './gateway/server.ts';
@@ -172,6 +173,12 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
   const batcher = new Batcher<Batch>(pool.threads, (lane, batch) => runner.run(lane, batch));
   const lanes = buildLanes({ batcher, specs, pool, limits, native });
   pool.onRowsMax = (slot, rowsMax) => lanes.limitRows(slot, rowsMax);
+  pool.onWorkers = (change) => {
+    if (change === 1) batcher.workerAdded();
+    else batcher.workerRemoved();
+    // One that has come has nothing to do yet.
+    batcher.flush();
+  };
   const intake = new Intake({ ...limits, native, batcher, lanes: lanes.models, rejects: lanes.rejects });
   const runner: BatchRunner = new BatchRunner({
     batcher,
@@ -260,6 +267,10 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     createStats({ totals, sources, now: nowMs, targetMs: config.latency.targetMs }),
     (s) => s.stop(),
   );
+  const { targetMs } = config.latency;
+  const isServing = () => state === 'running';
+  const scaled = { pool, lanes: lanes.models, totals, targetMs, now: nowMs, isServing };
+  parts.add(scaleWorkers(scaled), (stopScaling) => stopScaling());
   for (const [name, section] of Object.entries(options.sections ?? {})) stats.addSection(name, section);
   const tick = () => {
     followWallClock();

@@ -33,7 +33,7 @@ export interface Lanes {
 export interface LanesOptions {
   readonly batcher: Batcher<Batch>;
   readonly specs: readonly ModelSpec[];
-  readonly pool: Pick<Pool, 'loaded' | 'plans' | 'threads' | 'running'>;
+  readonly pool: Pick<Pool, 'loaded' | 'plans' | 'threadsMax' | 'running'>;
   readonly limits: Limits;
   /** Takes entries into the batches; null: TypeScript does. */
   readonly native?: Native | null;
@@ -41,7 +41,7 @@ export interface LanesOptions {
 
 export function buildLanes(options: LanesOptions): Lanes {
   const { batcher, specs, pool, limits, native = null } = options;
-  const { loaded, plans, threads, running } = pool;
+  const { loaded, plans, threadsMax, running } = pool;
   const batchesOf = new Map<number, readonly Batch[]>();
   const models: ModelLane[] = [];
   const infos: ModelInfo[] = [];
@@ -52,7 +52,7 @@ export function buildLanes(options: LanesOptions): Lanes {
     const layout = slabLayout(found.inputs, found.outputs, spec.rowsMax, slabArenaBytes);
     const { rowsMax } = plans.find(({ slot }) => slot === found.slot) ?? spec;
     const batches = Array.from(
-      { length: threads + BATCHES_BESIDE_RUNNING },
+      { length: threadsMax + BATCHES_BESIDE_RUNNING },
       () => new Batch({ rowsMax, layout, slab: slab++, keyBytesMax, eventIdBytesMax }),
     );
     batchesOf.set(found.slot, batches);

@@ -36,6 +36,7 @@ export class Crew {
   #reason = '';
   /** Gone since the crew was last looked at. */
   #left = 0;
+  /** Of the task that waits for a worker; null while one is warm. */
   #asking: AbortController | null = null;
   #stopped = false;
   /** So many there are to be. */
@@ -78,6 +79,7 @@ export class Crew {
   #onWarm(id: number): void {
     const { piscina, succession } = this.#options;
     this.#warm.add(piscina.threads.find(({ threadId }) => threadId === id));
+    this.#asking = null;
     if (this.#failures > 0)
       notice('info', 'WORKER_BACK', `a worker is warm after ${this.#failures} were not`);
     this.#failures = 0;
@@ -128,15 +130,15 @@ export class Crew {
 
   /**
    * A task that no warm worker takes at once makes piscina start one, so there is one for each of those
-   * before it. The last one waits for the new worker, and is taken back when that dies, unless there are
-   * others: they take it, and ending a task that has begun would end its worker.
+   * before it. Where none is warm it waits for the new worker, and is taken back when that dies. Never later:
+   * piscina may have given it to another one that loads, and taking back a task from a worker ends that.
    */
   #ask(): void {
     const { piscina } = this.#options;
-    if (this.#warm.size === 0) this.#asking?.abort();
-    this.#asking = new AbortController();
-    const { signal } = this.#asking;
-    for (let i = 0; i <= this.#warm.size; i++)
-      piscina.run(undefined, { name: 'ping', signal }).catch(() => {});
+    const tasks = this.#warm.size + 1;
+    this.#asking?.abort();
+    this.#asking = this.#warm.size === 0 ? new AbortController() : null;
+    const signal = this.#asking?.signal ?? null;
+    for (let i = 0; i < tasks; i++) piscina.run(undefined, { name: 'ping', signal }).catch(() => {});
   }
 }
