@@ -1,4 +1,6 @@
-/** Watches how busy the workers are and how long batches wait for them, and has the pool start and end some. */
+/**
+ * Watches how busy the workers are and how long batches wait for them, and has the pool start and end some.
+ */
 import { availableParallelism } from 'node:os';
 import { messageOf } from '../errors.ts';
 import type { Pool } from '../infer/pool.ts';
@@ -87,5 +89,9 @@ function takenMs({ origin, arrivedMs, readMs }: Batch): number {
 export function tellProcessors(max: number, processors: number): void {
   if (max <= processors) return;
   const count = `${processors} ${processors === 1 ? 'processor' : 'processors'}`;
-  notice('warn', 'WORKERS_MANY', `workers.max is ${max}, and there are ${count}: more workers do no more work`);
+  notice(
+    'warn',
+    'WORKERS_MANY',
+    `workers.max is ${max}, and there are ${count}: more workers do no more work`,
+  );
 }
