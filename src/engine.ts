@@ -173,12 +173,6 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
   const batcher = new Batcher<Batch>(pool.threads, (lane, batch) => runner.run(lane, batch));
   const lanes = buildLanes({ batcher, specs, pool, limits, native });
   pool.onRowsMax = (slot, rowsMax) => lanes.limitRows(slot, rowsMax);
-  pool.onWorkers = (change) => {
-    if (change === 1) batcher.workerAdded();
-    else batcher.workerRemoved();
-    // One that has come has nothing to do yet.
-    batcher.flush();
-  };
   const intake = new Intake({ ...limits, native, batcher, lanes: lanes.models, rejects: lanes.rejects });
   const runner: BatchRunner = new BatchRunner({
     batcher,
@@ -267,10 +261,9 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     createStats({ totals, sources, now: nowMs, targetMs: config.latency.targetMs }),
     (s) => s.stop(),
   );
-  const { targetMs } = config.latency;
-  const isServing = () => state === 'running';
-  const scaled = { pool, lanes: lanes.models, totals, targetMs, now: nowMs, isServing };
-  parts.add(scaleWorkers(scaled), (stopScaling) => stopScaling());
+  const work = { batcher, lanes: lanes.models, totals, targetMs: config.latency.targetMs };
+  const scaling = { ...work, pool, now: nowMs, isServing: () => state === 'running' };
+  parts.add(scaleWorkers(scaling), (stopScaling) => stopScaling());
   for (const [name, section] of Object.entries(options.sections ?? {})) stats.addSection(name, section);
   const tick = () => {
     followWallClock();

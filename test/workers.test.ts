@@ -59,6 +59,7 @@ class BusyPool {
   readonly asked: number[] = [];
   threads = 1;
   changing = false;
+  onWorkers: (change: 1 | -1) => void = () => {};
   readonly #fails: boolean;
 
   constructor(fails: boolean) {
@@ -72,6 +73,8 @@ class BusyPool {
     this.changing = false;
     if (this.#fails) throw new Error('one more worker: no such file');
     this.threads = threads;
+    this.onWorkers(1);
+    this.onWorkers(-1);
   }
 }
 
@@ -95,8 +98,15 @@ test.each([
       batchRows: 0,
     };
     let serving = false;
+    const calls: string[] = [];
+    const batcher = {
+      workerAdded: () => calls.push('added'),
+      workerRemoved: () => calls.push('removed'),
+      flush: () => calls.push('flush'),
+    };
     const stop = scaleWorkers({
       pool,
+      batcher,
       lanes: [{ all: [waiting] }],
       totals,
       targetMs: 10,
@@ -113,6 +123,7 @@ test.each([
     await sleep(1000);
     stop();
     expect(pool.asked).toEqual([2]);
+    expect(calls).toEqual(level === 'info' ? ['added', 'flush', 'removed'] : []);
   },
   30_000,
 );

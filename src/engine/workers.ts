@@ -8,11 +8,13 @@ import { Scaler, type WorkersSeen } from '../infer/scaler.ts';
 import { notice } from '../observe/channels.ts';
 import type { Totals } from '../observe/totals.ts';
 import { type Batch, ORIGIN_DIRECT } from '../schedule/batch.ts';
+import type { Batcher } from '../schedule/batcher.ts';
 
 const LOOK_MS = 250;
 
 export interface ScalingOptions {
-  readonly pool: Pick<Pool, 'threads' | 'threadsMin' | 'threadsMax' | 'changing' | 'scale'>;
+  readonly pool: Pick<Pool, 'threads' | 'threadsMin' | 'threadsMax' | 'changing' | 'scale' | 'onWorkers'>;
+  readonly batcher: Pick<Batcher<Batch>, 'workerAdded' | 'workerRemoved' | 'flush'>;
   /** The batches of all models. */
   readonly lanes: readonly { readonly all: readonly Batch[] }[];
   readonly totals: Pick<Totals, 'busyUs' | 'batchRows'>;
@@ -24,11 +26,20 @@ export interface ScalingOptions {
 }
 
 /** Returns what ends it. A change that is under way is the pool's, and ends with it. */
-export function scaleWorkers({ pool, lanes, totals, targetMs, now, isServing }: ScalingOptions): () => void {
+export function scaleWorkers(options: ScalingOptions): () => void {
+  const { pool, batcher, lanes, totals, targetMs, now, isServing } = options;
   const { threadsMin: min, threadsMax: max } = pool;
   tellProcessors(max, availableParallelism());
   if (min === max) return () => {};
   const scaler = new Scaler({ min, max, targetMs });
+  pool.onWorkers = (change) => {
+    if (change === -1) batcher.workerRemoved();
+    else {
+      batcher.workerAdded();
+      // It has nothing to do yet.
+      batcher.flush();
+    }
+  };
   let stopped = false;
   const change = async (to: number, why: string) => {
     const before = pool.threads;
