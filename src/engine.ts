@@ -21,6 +21,7 @@ import { openGateway, openRedis } from './engine/open.ts';
 import { Parts } from './engine/parts.ts';
 import { stateOf } from './engine/state.ts';
 import { intakeStream, partitionStreams, type StreamPartition, targetsOf } from './engine/streams.ts';
+import { scaleWorkers } from './engine/workers.ts';
 import { messageOf, SubitoError } from './errors.ts';
 import type { Backend } from './gateway/backend.ts';
 import type { Gateway } from './gateway/server.ts';
@@ -48,7 +49,7 @@ import { Fence } from './redis/fence.ts';
 import { scanModels } from './repository/repository.ts';
 import { Admission } from './schedule/admission.ts';
 import type { Batch } from './schedule/batch.ts';
-import { Batcher } from './schedule/batcher.ts';
+import { Batcher, type Lane } from './schedule/batcher.ts';
 import { ENTRY_FIELDS } from './schedule/entry.ts';
 import { Intake } from './schedule/intake.ts';
 import { BatchRunner } from './schedule/runner.ts';
@@ -156,6 +157,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     (lane, rows) => admission.costMs(lane, rows),
   );
   const admission = new Admission<Batch>({ batcher, workers: () => pool.threads });
+  const isLate = (lane: Lane<Batch>, batch: Batch) => admission.isLate(lane, batch, nowMs());
   const tracer = activeTracer();
   const memory = { specs, pool, loaded: guarded.loaded, limits, native, tracing: tracer !== null };
   const lanes = buildLanes({ batcher, admission, ...memory });
@@ -172,7 +174,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     admission,
     onFreeRows: (lane, rows, ms) => {
       intake.released(lane, rows, ms);
-      batcher.newestFirst = intake.shedding;
+      batcher.isLate = intake.shedding ? isLate : null;
       for (const reader of readers) reader.kick();
     },
   });
@@ -265,6 +267,9 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
     createStats({ totals, sources, now: nowMs, targetMs: config.latency.targetMs }),
     (s) => s.stop(),
   );
+  const work = { batcher, lanes: lanes.models, totals, targetMs: config.latency.targetMs };
+  const scaling = { ...work, pool, now: nowMs, isServing: () => state === 'running' };
+  parts.add(scaleWorkers(scaling), (stopScaling) => stopScaling());
   for (const [name, section] of Object.entries(options.sections ?? {})) stats.addSection(name, section);
   const tick = () => {
     followWallClock();

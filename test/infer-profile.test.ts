@@ -46,11 +46,13 @@ test('percentiles are times that were measured; of few runs the 99th is the slow
   expect(summarise(4, ordered)).toEqual({ rows: 4, runs: 200, p50Ms: 100, p99Ms: 198 });
 });
 
-test('a batch has the most rows whose 99th percentile fits', () => {
+test('a batch has the most rows whose 99th percentile fits, or fewer if that hardly costs throughput', () => {
   const linear = profile([1, 0.1, 0.2], [16, 1, 2], [64, 3, 3.6], [256, 12, 14]);
   expect(chooseBatch(linear, 3.5, 256)).toMatchObject({ rows: 16, why: 'fits', better: null });
   expect(chooseBatch(linear, 3.6, 256)).toMatchObject({ rows: 64, why: 'fits' });
-  expect(chooseBatch(linear, Infinity, 256)).toMatchObject({ rows: 256 });
+  expect(chooseBatch(linear, Infinity, 256)).toMatchObject({ rows: 64 });
+  const steep = profile([1, 0.9, 1], [2, 1.8, 2], [4, 3.6, 4]);
+  expect(chooseBatch(steep, Infinity, 4)).toMatchObject({ rows: 2 });
   expect(chooseBatch(linear, 100, 64)).toMatchObject({ rows: 64 });
 });
 

@@ -309,12 +309,12 @@ test('who had nothing to do does not save up', () => {
   expect(order.slice(0, 4).sort()).toEqual(['a', 'a', 'b', 'b']);
 });
 
-test('newest first, when it is told so', () => {
+test('of batches that come too late the newest is next', () => {
   const order: number[] = [];
   const batcher = new Batcher<Schedulable>(0, (_lane, { deadlineMs }) => order.push(deadlineMs));
   const queue = batcher.queue(batcher.addLane('m', [batch(1), batch(1), batch(1), batch(1)]), 0, 1);
   for (const ms of [1, 2, 3]) fill(batcher, queue, ms);
-  batcher.newestFirst = true;
+  batcher.isLate = (_lane, { deadlineMs }) => deadlineMs < 3;
   for (let i = 0; i < 3; i += 1) batcher.workerFreed();
   batcher.flush();
   expect(order).toEqual([3, 2, 1]);

@@ -212,7 +212,7 @@ export const configSchema = z.strictObject({
   workers: z
     .strictObject({
       min: z.int().min(1).max(256).default(1).meta({
-        description: 'worker threads at least; how many from there to `max` follows from the models',
+        description: 'worker threads at least; how many from there to `max` follows from models and load',
       }),
       max: z
         .int()

@@ -36,7 +36,7 @@ export interface LanesOptions {
   readonly batcher: Batcher<Batch>;
   readonly admission: Admission<Batch>;
   readonly specs: readonly ModelSpec[];
-  readonly pool: Pick<Pool, 'loaded' | 'plans' | 'threads' | 'running'>;
+  readonly pool: Pick<Pool, 'loaded' | 'plans' | 'threadsMax' | 'running'>;
   /** Those that take traffic; left out: all that the pool has. */
   readonly loaded?: readonly LoadedModel[];
   readonly limits: Limits;
@@ -48,7 +48,7 @@ export interface LanesOptions {
 
 export function buildLanes(options: LanesOptions): Lanes {
   const { batcher, admission, specs, pool, limits, native = null, tracing = false } = options;
-  const { plans, threads, running } = pool;
+  const { plans, threadsMax, running } = pool;
   const { loaded = pool.loaded } = options;
   const batchesOf = new Map<number, readonly Batch[]>();
   const models: ModelLane[] = [];
@@ -64,7 +64,7 @@ export function buildLanes(options: LanesOptions): Lanes {
     const plan = plans.find(({ slot }) => slot === found.slot);
     const { rowsMax } = plan ?? spec;
     const batches = Array.from(
-      { length: threads + BATCHES_BESIDE_RUNNING },
+      { length: threadsMax + BATCHES_BESIDE_RUNNING },
       () => new Batch({ rowsMax, layout, slab: slab++, ...kept }),
     );
     batchesOf.set(found.slot, batches);

@@ -10,9 +10,11 @@ import type { Piscina } from 'piscina';
 import { messageOf } from '../errors.ts';
 import { notice } from '../observe/channels.ts';
 import type { SuccessionCells } from './protocol.ts';
+import { setThreads } from './start.ts';
 
 const WAIT_MS_MIN = 100;
 const WAIT_MS_MAX = 5_000;
+const ENDED = 'it ended while it loaded';
 
 export interface CrewOptions {
   readonly piscina: Piscina;
@@ -26,35 +28,47 @@ export interface CrewOptions {
 export class Crew {
   readonly #options: CrewOptions;
   readonly #warm: Set<unknown>;
+  /** Workers that would be heard saying why they did not load. */
+  readonly #heard = new WeakSet<object>();
   #goneMs = 0;
   /** Since the last one that got warm, so many died while they loaded. */
   #failures = 0;
   #reason = '';
   /** Gone since the crew was last looked at. */
   #left = 0;
+  /** Of the task that waits for a worker; null while one is warm. */
   #asking: AbortController | null = null;
   #stopped = false;
+  /** So many there are to be. */
+  #threads: number;
+  /** A worker died while it loaded. May set another number of them, before successors are asked for. */
+  onFailed: (why: string) => void = () => {};
   /** Workers that are gone, all in all. */
   gone = 0;
 
   constructor(options: CrewOptions) {
-    const { piscina } = options;
+    const { piscina, threads } = options;
     this.#options = options;
+    this.#threads = threads;
     this.#warm = new Set(piscina.threads);
     piscina.on('workerCreate', ({ id }: { readonly id: number }) => this.#onWarm(id));
     piscina.on('workerDestroy', () => this.#onGone());
-    // An error outside any batch: why one did not load, it may be.
-    piscina.on('error', (error) => {
-      this.#reason = messageOf(error);
-    });
   }
 
   /** Why no batch can run; '' while there is a warm worker, or one will be in its usual time. */
   get trouble(): string {
     if (this.#warm.size > 0) return '';
-    if (this.#failures > 0) return this.#reason || 'it ended while it loaded';
+    if (this.#failures > 0) return this.#reason || ENDED;
     const { loadMsMax } = this.#options;
     return performance.now() - this.#goneMs > loadMsMax ? `it loads for more than ${loadMsMax} ms` : '';
+  }
+
+  /** From now on there are to be so many. Those that are too many are ended by whoever says this. */
+  setThreads(threads: number): void {
+    if (this.#stopped) return;
+    this.#threads = threads;
+    setThreads(this.#options.piscina, threads);
+    this.#fill();
   }
 
   stop(): void {
@@ -65,11 +79,13 @@ export class Crew {
   #onWarm(id: number): void {
     const { piscina, succession } = this.#options;
     this.#warm.add(piscina.threads.find(({ threadId }) => threadId === id));
+    this.#asking = null;
     if (this.#failures > 0)
       notice('info', 'WORKER_BACK', `a worker is warm after ${this.#failures} were not`);
     this.#failures = 0;
     this.#reason = '';
     Atomics.store(succession, 0, 0);
+    if (!this.#stopped) this.#fill();
   }
 
   #onGone(): void {
@@ -81,7 +97,7 @@ export class Crew {
   }
 
   #look(): void {
-    const { piscina, succession, threads } = this.#options;
+    const { piscina, succession } = this.#options;
     const before = this.#warm.size;
     for (const worker of this.#warm)
       if (!piscina.threads.includes(worker as never)) this.#warm.delete(worker);
@@ -89,25 +105,40 @@ export class Crew {
     const failed = this.#left - (before - this.#warm.size);
     this.#left = 0;
     if (this.#stopped) return;
-    if (failed > 0) {
+    if (failed > 0) this.onFailed(this.#reason || ENDED);
+    // Else it was one more than there have to be, and nobody tries that again.
+    if (failed > 0 && piscina.threads.length < this.#threads) {
       this.#failures += failed;
       const waitMs = Math.min(WAIT_MS_MAX, WAIT_MS_MIN * 2 ** Math.min(10, this.#failures - 1));
       Atomics.store(succession, 0, waitMs);
     }
-    if (piscina.threads.length < threads) this.#ask();
+    this.#fill();
+  }
+
+  #fill(): void {
+    const { piscina } = this.#options;
+    if (piscina.threads.length < this.#threads) this.#ask();
+    for (const worker of piscina.threads) {
+      if (this.#warm.has(worker) || this.#heard.has(worker)) continue;
+      this.#heard.add(worker);
+      // Piscina has heard of it before, but tells it only where it had given the worker no task.
+      worker.once('error', (error) => {
+        this.#reason = messageOf(error);
+      });
+    }
   }
 
   /**
    * A task that no warm worker takes at once makes piscina start one, so there is one for each of those
-   * before it. The last one waits for the new worker, and is taken back when that dies, unless there are
-   * others: they take it, and ending a task that has begun would end its worker.
+   * before it. Where none is warm it waits for the new worker, and is taken back when that dies. Never later:
+   * piscina may have given it to another one that loads, and taking back a task from a worker ends that.
    */
   #ask(): void {
     const { piscina } = this.#options;
-    if (this.#warm.size === 0) this.#asking?.abort();
-    this.#asking = new AbortController();
-    const { signal } = this.#asking;
-    for (let i = 0; i <= this.#warm.size; i++)
-      piscina.run(undefined, { name: 'ping', signal }).catch(() => {});
+    const tasks = this.#warm.size + 1;
+    this.#asking?.abort();
+    this.#asking = this.#warm.size === 0 ? new AbortController() : null;
+    const signal = this.#asking?.signal ?? null;
+    for (let i = 0; i < tasks; i++) piscina.run(undefined, { name: 'ping', signal }).catch(() => {});
   }
 }

@@ -104,7 +104,7 @@ interface Hand {
 
 /** Main thread: a worker's desk. */
 export class Desk {
-  /** By its worker, which is dying. */
+  /** Its worker is dying, or is to be ended. */
   isLeft = false;
   readonly #cells: Cells;
   readonly #port: MessagePort;

@@ -18,7 +18,14 @@ export class Desks {
   readonly #errors = new WeakSet<Error>();
   /** An error has ended a worker that had no batch. */
   readonly #onDied: (why: string) => void;
+  /** By thread: those whose workers are there, and are not about to leave. */
+  readonly #desks = new Map<number, Desk>();
+  /** Told when the desk has no batch any more. */
+  readonly #leaving = new Map<Desk, () => void>();
+  readonly #ignored = new Set<number>();
   #closed = false;
+  /** There is a desk more. */
+  onAdded: () => void = () => {};
 
   constructor(onDied: (why: string) => void) {
     this.#onDied = onDied;
@@ -27,18 +34,60 @@ export class Desks {
   /** A worker takes batches from now on. */
   add(news: DeskNews, worker: Worker): void {
     let why = '';
+    const { thread, port } = news;
+    if (this.#ignored.delete(thread)) {
+      port.close();
+      return;
+    }
     const desk = new Desk(news, () => this.#next(desk));
+    this.#desks.set(thread, desk);
     worker.once('error', (error) => {
       why = messageOf(error);
       if (error instanceof Error) this.#errors.add(error);
-      this.#leave(desk);
+      this.#leave(thread, desk);
     });
     worker.once('exit', (code) => {
-      this.#leave(desk);
+      this.#leave(thread, desk);
       const hadBatch = desk.close(why === '' ? `worker exited with code: ${code}` : why);
       if (!hadBatch && why !== '') this.#onDied(why);
+      this.#emptied(desk);
     });
     this.#next(desk);
+    this.onAdded();
+  }
+
+  /** This thread has no desk yet, and whatever it says from now on gets none. */
+  ignore(thread: number): void {
+    this.#ignored.add(thread);
+  }
+
+  /** Of workers that take batches. */
+  get size(): number {
+    return this.#desks.size;
+  }
+
+  threads(): number[] {
+    return [...this.#desks.keys()];
+  }
+
+  has(thread: number): boolean {
+    return this.#desks.has(thread);
+  }
+
+  /**
+   * This worker gets no more batches. `onEmpty` is called when it has none: at once; or when its batch is
+   * back, before whoever waits for that hears of it; or when its thread is gone.
+   */
+  drain(thread: number, onEmpty: () => void): void {
+    const desk = this.#desks.get(thread);
+    if (desk === undefined) {
+      onEmpty();
+      return;
+    }
+    const isIdle = this.#idle.includes(desk);
+    this.#leave(thread, desk);
+    if (isIdle) onEmpty();
+    else this.#leaving.set(desk, onEmpty);
   }
 
   /** Somebody is told of it: whoever waits for the worker's batch, or `onDied`. */
@@ -67,16 +116,26 @@ export class Desks {
   }
 
   /** It gets no more batches. */
-  #leave(desk: Desk): void {
+  #leave(thread: number, desk: Desk): void {
     desk.isLeft = true;
+    this.#desks.delete(thread);
     const at = this.#idle.indexOf(desk);
     if (at !== -1) this.#idle.splice(at, 1);
   }
 
   #next(desk: Desk): void {
-    if (desk.isLeft) return;
+    if (desk.isLeft) {
+      this.#emptied(desk);
+      return;
+    }
     const waiting = this.#waiting.shift();
     if (waiting === undefined) this.#idle.push(desk);
     else desk.run(waiting.task, waiting);
+  }
+
+  #emptied(desk: Desk): void {
+    const onEmpty = this.#leaving.get(desk);
+    this.#leaving.delete(desk);
+    onEmpty?.();
   }
 }

@@ -11,11 +11,11 @@ import { ROW, ROW_COLUMNS } from '../schedule/slab.ts';
 import { Crew } from './crew.ts';
 import { Deadline, type Late } from './deadline.ts';
 import { Desks } from './desks.ts';
+import { hear, tellDeath } from './hear.ts';
 import { haltAll, nativeCells, outside } from './native.ts';
 import { type ModelPlan, tellPlan, threadsMost, threadsWanted } from './plan.ts';
 import { Profiles } from './profiles.ts';
 import type {
-  AddonNews,
   InferResult,
   InferTask,
   LoadedModel,
@@ -30,6 +30,7 @@ import type {
   WorkerOptions,
 } from './protocol.ts';
 import { Running } from './running.ts';
+import { Scaling } from './scaling.ts';
 import { agreed, describeWorkers, measureWorkers, setThreads, unlessOneDies } from './start.ts';
 
 /** A batch that had not begun when its worker died. */
@@ -41,9 +42,9 @@ export interface PoolOptions {
   readonly specs: readonly ModelSpec[];
   /** In order of preference. */
   readonly providers: readonly ProviderEntry[];
-  /** At most so many workers. */
+  /** At most so many workers, now and later. */
   readonly threads: number;
-  /** At least so many; how many in between is decided by what is measured. Default: `threads`. */
+  /** At least so many; how many there are at first is decided by what is measured. Default: `threads`. */
   readonly threadsMin?: number;
   /** What a batch may take, where the model does not say. Default: as long as it likes. */
   readonly runMsMax?: number;
@@ -82,6 +83,8 @@ interface PoolParts {
   readonly problems: readonly ModelProblem[];
   readonly plans: readonly ModelPlan[];
   readonly threads: number;
+  readonly threadsMin: number;
+  readonly threadsMax: number;
 }
 
 export class Pool {
@@ -89,7 +92,9 @@ export class Pool {
   readonly problems: readonly ModelProblem[];
   /** One for each that is loaded; the present one. */
   plans: readonly ModelPlan[];
-  readonly threads: number;
+  /** `scale` takes numbers from here to there. */
+  readonly threadsMin: number;
+  readonly threadsMax: number;
   /** What each model runs on. */
   readonly running: Running;
   /** A model's batches may have fewer rows from now on: its provider failed, and the next one is slower. */
@@ -99,6 +104,7 @@ export class Pool {
   readonly #planned: PlannedCells;
   readonly #crew: Crew;
   readonly #desks: Desks;
+  readonly #scaling: Scaling;
   readonly #profiles: Profiles;
   readonly #inferMsMax: number;
   readonly #loadMsMax: number;
@@ -115,7 +121,9 @@ export class Pool {
     this.loaded = parts.loaded;
     this.problems = parts.problems;
     this.plans = parts.plans;
-    this.threads = parts.threads;
+    this.threadsMin = parts.threadsMin;
+    this.threadsMax = parts.threadsMax;
+    this.#scaling = new Scaling({ ...parts, loadMsMax: options.loadMsMax });
     this.running = running;
     this.#inferMsMax = options.inferMsMax;
     this.#loadMsMax = options.loadMsMax;
@@ -124,6 +132,26 @@ export class Pool {
     });
     // Piscina takes a worker off its list after this event.
     piscina.on('workerDestroy', () => queueMicrotask(() => this.#forget(seats)));
+  }
+
+  /** Workers that take batches, those included that have died and are being replaced. */
+  get threads(): number {
+    return this.#scaling.threads;
+  }
+
+  /** One is being started, ended or replaced. */
+  get changing(): boolean {
+    return this.#scaling.changing;
+  }
+
+  /** Another one takes batches from now on, or one takes no more. */
+  set onWorkers(listener: (change: 1 | -1) => void) {
+    this.#scaling.onWorkers = listener;
+  }
+
+  /** Starts or ends workers, one after the other. Not while `changing`. Rejects as Scaling does. */
+  async scale(threads: number): Promise<void> {
+    await this.#scaling.to(Math.max(this.threadsMin, Math.min(this.threadsMax, threads)));
   }
 
   /** Of the workers there are, some of which may still be loading. */
@@ -214,6 +242,7 @@ export class Pool {
   /** Ends the workers, once none of them is inside native code. Batches still in them are rejected. */
   async stop(): Promise<void> {
     this.#stopped = true;
+    this.#scaling.stop();
     this.#crew.stop();
     this.#desks.close();
     await endWorkers(this.#piscina, this.#cells);
@@ -238,44 +267,11 @@ async function endWorkers(piscina: Piscina, cells: NativeCells): Promise<void> {
   await piscina.destroy();
 }
 
-/** What workers tell of themselves, the last that some say included. */
-function hear(piscina: Piscina, desks: Desks, running: Running, profiles: Profiles): void {
-  const tellAddon = addonTeller();
-  piscina.on('message', (news: WorkerNews) => {
-    if (news.kind === 'addon') tellAddon(news);
-    else if (news.kind === 'desk') {
-      const worker = piscina.threads.find(({ threadId }) => threadId === news.thread);
-      if (worker !== undefined) desks.add(news, worker);
-    } else {
-      running.record(news);
-      if (news.profile !== null) profiles.keep(news.slot, news.profile);
-    }
-  });
-  // An error outside any task of piscina's ends the worker. Piscina hears of it before the desks do.
-  piscina.on('error', (error) =>
-    queueMicrotask(() => {
-      if (!desks.isOurs(error)) tellDeath(messageOf(error));
-    }),
-  );
-}
-
-const tellDeath = (why: string) => notice('error', 'WORKER_DIED', why);
-
 /** Workers that load from now on, or are asked to describe themselves, are warm for this. */
 function tellWorkers(planned: PlannedCells, plans: readonly ModelPlan[]): void {
   for (const { slot, rowsMax, choice } of plans) {
     if (choice.why !== 'unmeasured') Atomics.store(planned, slot, rowsMax);
   }
-}
-
-/** The same in every worker is one thing to tell. */
-function addonTeller(): (news: AddonNews) => void {
-  let told = '';
-  return ({ why }) => {
-    if (why === told) return;
-    told = why;
-    notice('warn', 'NATIVE', `a worker has no native addon, TypeScript does its work: ${why}`);
-  };
 }
 
 function workerOptions(options: Required<PoolOptions>, cells: NativeCells, threads: number): WorkerOptions {
@@ -369,10 +365,9 @@ export async function startPool(given: PoolOptions): Promise<Pool> {
     running.keepModels(loaded.map(({ slot }) => slot));
     for (const plan of plans) tellPlan(specs.find(({ slot }) => slot === plan.slot)!, plan);
     const crew = new Crew({ piscina, threads, succession, loadMsMax: options.loadMsMax });
-    return new Pool(
-      { piscina, cells, seats, planned, crew, desks, running, profiles, loaded, problems, plans, threads },
-      options,
-    );
+    const told = { running, profiles, loaded, problems, plans };
+    const number = { threads, threadsMin: least, threadsMax: most };
+    return new Pool({ piscina, cells, seats, planned, crew, desks, ...told, ...number }, options);
   } catch (error) {
     await endWorkers(piscina, cells);
     const warm = `${Atomics.load(arrived, 0)} of ${asked} workers were warm`;

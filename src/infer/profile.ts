@@ -27,6 +27,12 @@ export interface BatchChoice {
 export const ENGINE_ROWS_PER_SECOND = 150_000;
 /** Above this share of the time a queue forms in front of a worker. */
 const BUSY_SHARE = 0.7;
+/**
+ * Between two batches a worker waits for so long, milliseconds: what has to be added to make sizes comparable.
+ */
+const BETWEEN_MS = 0.1;
+/** A batch that is smaller and does nearly as much is the better one: who comes next waits less. */
+const NEARLY = 0.95;
 /** Throughput lost to a small batch that an operator should know of. */
 const LOSS_TOLD = 2;
 
@@ -54,10 +60,16 @@ export function rowsPerSecond({ rows, p50Ms }: BucketProfile): number {
   return (rows / Math.max(p50Ms, 1e-6)) * 1000;
 }
 
+/** Rows a second of a worker that is given one batch after the other. */
+function inARow({ rows, p50Ms }: BucketProfile): number {
+  return (rows / (p50Ms + BETWEEN_MS)) * 1000;
+}
+
 /**
- * The largest size whose 99th percentile is at most `runMsMax`. A smaller one that does not fit is no
- * obstacle: fewer rows take no longer, so it was the machine. When none fits, it is the largest whose median
- * takes half of that; when there is none either, one row. Never more than `rowsMax`.
+ * The largest size whose 99th percentile is at most `runMsMax`, or a smaller one with nearly the throughput. A
+ * smaller one that does not fit is no obstacle: fewer rows take no longer, so it was the machine. When none
+ * fits, it is the largest whose median takes half of that; when there is none either, one row. Never more than
+ * `rowsMax`.
  */
 export function chooseBatch(profile: ModelProfile, runMsMax: number, rowsMax: number): BatchChoice {
   const buckets = profile.buckets.filter(({ rows }) => rows <= rowsMax);
@@ -67,7 +79,8 @@ export function chooseBatch(profile: ModelProfile, runMsMax: number, rowsMax: nu
   }
   const fits = buckets.findLast(({ p99Ms }) => p99Ms <= runMsMax);
   const noisy = buckets.findLast(({ p50Ms }) => p50Ms <= runMsMax / 2);
-  const chosen = fits ?? noisy ?? first;
+  const largest = fits ?? noisy ?? first;
+  const chosen = buckets.find((one) => inARow(one) >= NEARLY * inARow(largest)) as BucketProfile;
   const why = fits !== undefined ? 'fits' : noisy !== undefined ? 'noisy' : 'slow';
   const best = buckets.reduce((a, b) => (rowsPerSecond(b) > rowsPerSecond(a) ? b : a));
   const gain = rowsPerSecond(best) / rowsPerSecond(chosen);

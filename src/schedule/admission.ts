@@ -3,7 +3,7 @@
  * and by the shares of the others, for the batch that runs now, and for its own batch; an event that cannot
  * make it is refused at once, when its producer can still do something about it.
  *
- * It also knows what batches cost (timing.ts) and how many rows of a model may be in hand (limiter.ts).
+ * It also knows what batches cost (timing.ts) and how many rows of a model may wait (limiter.ts).
  */
 import { type Batcher, type Lane, type Queue, type Schedulable, WEIGHTS } from './batcher.ts';
 import { Limiter } from './limiter.ts';
@@ -20,8 +20,6 @@ const SETTLE_WEIGHT = 0.05;
 interface LaneState {
   readonly times: BatchTimes;
   readonly limiter: Limiter;
-  /** Rows taken and not settled yet. */
-  inHand: number;
   /** Unix milliseconds: when a batch came back. */
   heardMs: number;
 }
@@ -47,7 +45,7 @@ export class Admission<B extends Schedulable> {
     const rows = lane.all.reduce((sum, { rowsMax }) => sum + rowsMax, 0);
     const rowsMin = 2 * this.#options.workers() * (lane.all[0]?.rowsMax ?? 1);
     const limiter = new Limiter(rowsMin, rows);
-    this.#lanes.set(lane, { times: new BatchTimes(buckets), limiter, inHand: 0, heardMs: 0 });
+    this.#lanes.set(lane, { times: new BatchTimes(buckets), limiter, heardMs: 0 });
   }
 
   /** Milliseconds of a worker. */
@@ -55,14 +53,20 @@ export class Admission<B extends Schedulable> {
     return this.#of(lane).times.meanMs(rows);
   }
 
-  /** Rows that may still be in hand. */
-  roomOf(lane: Lane<B>): number {
-    const { limiter, inHand } = this.#of(lane);
-    return Math.max(0, Math.floor(limiter.rows - inHand));
-  }
-
-  limitRows(lane: Lane<B>): number {
-    return Math.floor(this.#of(lane).limiter.rows);
+  /**
+   * Whether as many rows wait as may, for this model and this class: those of more urgent classes, and of its
+   * own as if every place had as many as this one.
+   */
+  isFull(queue: Queue<B>): boolean {
+    const { batcher } = this.#options;
+    let rows = 0;
+    let places = 1;
+    for (const other of queue.lane.queues) {
+      const waiting = batcher.rowsOf(other);
+      if (other === queue || other.priority < queue.priority) rows += waiting;
+      else if (other.priority === queue.priority && waiting > 0) places += 1;
+    }
+    return rows >= this.#of(queue.lane).limiter.rows / places;
   }
 
   /** RESULT.ok; or expired, or overloaded: it would come too late. `times`: cells as in values.ts. */
@@ -88,27 +92,25 @@ export class Admission<B extends Schedulable> {
     return nowMs - heardMs > STALE_MS ? nowMs : nowMs + times.p99Ms(rows) + this.#settleMs;
   }
 
-  taken(lane: Lane<B>, rows: number): void {
-    this.#of(lane).inHand += rows;
-  }
-
-  /** A batch came back from a worker. */
-  ran(lane: Lane<B>, rows: number, ms: number, nowMs: number): void {
+  /** A batch came back from a worker after `ms`; its oldest row had been taken `inHandMs` ago. */
+  ran(lane: Lane<B>, rows: number, ms: number, inHandMs: number, nowMs: number): void {
     const state = this.#of(lane);
     state.times.observe(rows, ms);
-    state.limiter.observe(state.times, state.inHand);
+    state.limiter.observe(inHandMs / state.times.meanMs(rows));
     state.heardMs = nowMs;
   }
 
-  /** Its rows are free again. `ms`: since it came back from the worker. */
-  settled(lane: Lane<B>, rows: number, ms: number): void {
-    const state = this.#lanes.get(lane);
-    if (state === undefined) return;
-    state.inHand -= rows;
+  /** None of its rows could be settled in time, were it dispatched now. */
+  isLate(lane: Lane<B>, batch: B, nowMs: number): boolean {
+    return batch.deadlineMs < this.doneMs(lane, batch.rows, nowMs);
+  }
+
+  /** A batch's rows are free again, `ms` after it came back from the worker. */
+  settled(ms: number): void {
     this.#settleMs += (ms - this.#settleMs) * SETTLE_WEIGHT;
   }
 
-  /** For figures: rows that may be in hand, of each model. */
+  /** For figures: rows that may wait while more comes than can be served, of each model. */
   limits(): { readonly lane: Lane<B>; readonly rows: number }[] {
     return [...this.#lanes].map(([lane, { limiter }]) => ({ lane, rows: Math.floor(limiter.rows) }));
   }

@@ -92,6 +92,7 @@ export class Batch {
   /** Rows that are traced. */
   traced = 0;
 
+  /** When a worker was given it; 0: none has been. */
   dispatchedMs = 0;
   inferredMs = 0;
   inferUs = 0;
@@ -175,6 +176,7 @@ export class Batch {
     this.duplicatesOk = 0;
     this.duplicatesDead = 0;
     this.duplicatesUnrun = 0;
+    this.dispatchedMs = 0;
     this.inferUs = 0;
     this.runUs = 0;
     this.outputs = this.arenaOut;

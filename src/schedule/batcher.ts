@@ -76,10 +76,11 @@ export class Batcher<B extends Schedulable> {
   readonly #classes = new Shares(WEIGHTS);
   /** By class, then by source. */
   readonly #sources = WEIGHTS.map(() => new Shares());
+  /** Below zero for a moment when one that has left gives its last batch back. */
   #workersIdle: number;
   #dispatches = 0;
-  /** The newest batch of a queue is next, not the oldest: while more comes than can be served in time. */
-  newestFirst = false;
+  /** Those of a queue's batches that come too late; the newest one that does not is next. */
+  isLate: ((lane: Lane<B>, batch: B) => boolean) | null = null;
 
   /** `costOf`: a worker's time, in any unit that is the same for all lanes. Default: one for each row. */
   constructor(
@@ -259,8 +260,11 @@ export class Batcher<B extends Schedulable> {
 
   /** Ready batches of a queue run before the open one. */
   #take(queue: Queue<B>): B {
-    const { ready } = queue;
-    const batch = (this.newestFirst ? ready.pop() : ready.shift()) ?? queue.open;
+    const { ready, lane } = queue;
+    const [oldest] = ready;
+    // Whoever waits for late ones loses more than they do.
+    const isNewest = oldest !== undefined && this.isLate?.(lane, oldest) === true;
+    const batch = (isNewest ? ready.pop() : ready.shift()) ?? queue.open;
     assert(batch !== null);
     if (batch === queue.open) queue.open = null;
     return batch;
@@ -288,6 +292,16 @@ export class Batcher<B extends Schedulable> {
       }
     }
     return best;
+  }
+
+  /** Another worker takes batches from now on. */
+  workerAdded(): void {
+    this.#workersIdle += 1;
+  }
+
+  /** One that had none has left; or `workerFreed` is about to be told of one that takes no other. */
+  workerRemoved(): void {
+    this.#workersIdle -= 1;
   }
 }
 

@@ -58,7 +58,7 @@ export class StreamDoor {
     const verdict = admission.admit(queue, times);
     if (verdict !== RESULT.ok || !this.codel.shedding) return verdict;
     const nowMs = times[TIME.nowMs] as number;
-    if (admission.roomOf(queue.lane) === 0) return RESULT.overloaded;
+    if (admission.isFull(queue)) return RESULT.overloaded;
     // The second half of the room there is goes to keys that have not had their part.
     const bucket = bucketOf(buffer, fields[2 * FIELD.key] as number, fields[2 * FIELD.key + 1] as number);
     const isHalfFull = batcher.rowsOf(queue) > batcher.freeRows(queue);

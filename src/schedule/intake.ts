@@ -97,7 +97,7 @@ export class Intake {
 
   /** Rows that may be read from this stream now. */
   demand(stream: IntakeStream): number {
-    const { batcher, lanes, rejects, admission } = this.#options;
+    const { batcher, lanes, rejects } = this.#options;
     const refusals = batcher.freeRows(batcher.queue(rejects, stream.index, 0));
     const door = this.#door(stream);
     // Reading goes on: what there is no room for is refused.
@@ -105,7 +105,7 @@ export class Intake {
     let rows = refusals;
     for (const lane of stream.lane === null ? lanes : [stream.lane]) {
       const queue = batcher.queue(lane, stream.index, door.priority);
-      rows = Math.min(rows, batcher.freeRows(queue), admission.roomOf(lane));
+      rows = Math.min(rows, batcher.freeRows(queue));
     }
     return rows;
   }
@@ -136,7 +136,7 @@ export class Intake {
     const taken = this.#taken;
     taken.entries = 0;
     taken.next = start;
-    const { native = null, batcher, admission } = this.#options;
+    const { native = null, batcher } = this.#options;
     const door = this.#door(stream);
     const lane = door.lane ?? stream.lane;
     // Where something has to be looked up for each of them, they are taken one by one.
@@ -147,7 +147,7 @@ export class Intake {
     const batch = batcher.open(queue);
     if (batch === null || batch.handle === null) return taken;
     this.#tellFill(stream, lane, queue, mark);
-    const countMax = Math.min(entriesMax, batch.rowsMax - batch.rows, admission.roomOf(lane));
+    const countMax = Math.min(entriesMax, batch.rowsMax - batch.rows);
     taken.entries = takeEntries(native, batch, this.#fill, buffer, start, end, countMax);
     taken.next = this.#fill[FILL.next] as number;
     if (taken.entries === 0) {
@@ -159,7 +159,6 @@ export class Intake {
     this.#times[TIME.deadlineMs] = batch.deadlinesMs[last] as number;
     door.waited(this.#times);
     this.rowsInFlight += taken.entries;
-    admission.taken(lane, taken.entries);
     batcher.added(queue);
     return taken;
   }
@@ -220,7 +219,7 @@ export class Intake {
     placeNames(batch, row, buffer, entry);
     if (isSuspect) this.alone.taken(deliveries);
     else lane.latest?.taken(batch, row);
-    this.#added(lane, isSuspect ? null : queue, batch, stream.index);
+    this.#added(isSuspect ? null : queue, batch, stream.index);
     return true;
   }
 
@@ -271,7 +270,7 @@ export class Intake {
     this.#times[TIME.arrivedMs] = arrivedMs;
     this.#times[TIME.deadlineMs] = Number.POSITIVE_INFINITY;
     this.#times[TIME.urgentMs] = 0;
-    this.#added(queue.lane, queue, batch, origin);
+    this.#added(queue, batch, origin);
   }
 
   /**
@@ -291,7 +290,7 @@ export class Intake {
     times[TIME.arrivedMs] = nowMs;
     times[TIME.deadlineMs] = statedMs > 0 ? nowMs + statedMs : Number.POSITIVE_INFINITY;
     times[TIME.urgentMs] = nowMs + (statedMs || deadlineMsDefault);
-    const verdict = admission.roomOf(lane) === 0 ? RESULT.overloaded : admission.admit(queue, times);
+    const verdict = admission.admit(queue, times);
     if (verdict !== RESULT.ok) return verdict;
     const batch = this.#room(queue, raw ? 0 : data.length);
     if (batch === null) return RESULT.overloaded;
@@ -303,7 +302,7 @@ export class Intake {
     batch.answers[row] = answer;
     batch.callers[row] = event.caller ?? null;
     lane.latest?.taken(batch, row);
-    this.#added(lane, queue, batch, ORIGIN_DIRECT);
+    this.#added(queue, batch, ORIGIN_DIRECT);
     return RESULT.ok;
   }
 
@@ -316,7 +315,7 @@ export class Intake {
   /** Rows were settled, `ms` after they came back from a worker. */
   released(lane: Lane<Batch>, { rows, deliveries }: Settled, ms: number): void {
     this.rowsInFlight -= rows;
-    this.#options.admission.settled(lane, rows, ms);
+    if (lane.needsWorker) this.#options.admission.settled(ms);
     this.alone.settled(rows, deliveries);
   }
 
@@ -331,7 +330,7 @@ export class Intake {
   }
 
   /** `queue`: null for a row that runs alone. */
-  #added(lane: Lane<Batch>, queue: Queue<Batch> | null, batch: Batch, origin: number): void {
+  #added(queue: Queue<Batch> | null, batch: Batch, origin: number): void {
     const { rows } = batch;
     const times = this.#times;
     batch.origin[rows] = origin;
@@ -342,7 +341,6 @@ export class Intake {
       batch.deadlineMs = times[TIME.urgentMs] as number;
     batch.rows += 1;
     this.rowsInFlight += 1;
-    if (lane.needsWorker) this.#options.admission.taken(lane, 1);
     if (queue !== null) this.#options.batcher.added(queue);
   }
 
@@ -370,8 +368,7 @@ export class Intake {
 
   /** The open batch, or the next one when this event's bytes do not fit its arena any more. */
   #room(queue: Queue<Batch>, dataBytes: number): Batch | null {
-    const { batcher, admission } = this.#options;
-    if (admission.roomOf(queue.lane) === 0) return null;
+    const { batcher } = this.#options;
     const batch = batcher.open(queue);
     if (batch === null || batch.arenaInUsed + dataBytes <= (batch.layout?.arenaInBytes ?? 0)) return batch;
     batcher.close(queue);

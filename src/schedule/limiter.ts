@@ -1,16 +1,15 @@
 /**
- * How many rows of a model may be in hand at a time: an adaptive limit, by the gradient of what its batches
- * take. While they take what is usual, the limit grows until it no longer matters; when they take longer,
- * because somebody else has the processor or the device is hot, more rows in hand would only wait longer, and
- * it shrinks. What batches take is normalised by their size (timing.ts), so that a growing batch is no
- * slowdown.
+ * How many rows of a model may wait while more comes than can be served: an adaptive limit, by the gradient of
+ * how long rows are in hand. What a batch takes when nothing is ahead of it is known (timing.ts), for its size
+ * and as things are now; so the time from taking its oldest row to its answer, over that, says how many
+ * batches were ahead of it. Too many, and the limit shrinks: more rows in hand would wait, not run. Too few
+ * to keep the workers busy, and it grows.
  *
  * Pure. After the gradient limiter of Netflix' concurrency-limits, with batches for requests.
  */
-import type { BatchTimes } from './timing.ts';
 
-/** Slower by this much is still usual. */
-const TOLERANCE = 1.5;
+/** Times what a batch takes by itself: it, one that runs before it, and part of one. */
+const TIMES_WANTED = 3;
 const GRADIENT_MIN = 0.5;
 /** Of what a batch says, so much is believed at once. */
 const SMOOTHING = 0.2;
@@ -20,7 +19,7 @@ export class Limiter {
   readonly #max: number;
   #rows: number;
 
-  /** `min`: enough that every worker has a full batch. `max`: all rows there are. */
+  /** `min`: enough that every worker has a batch and the next one. `max`: all rows there are. */
   constructor(min: number, max: number) {
     this.#min = Math.min(min, max);
     this.#max = max;
@@ -31,13 +30,11 @@ export class Limiter {
     return this.#rows;
   }
 
-  /** A batch came back; `inHand` rows were there then. */
-  observe(times: BatchTimes, inHand: number): void {
-    const gradient = Math.min(1, Math.max(GRADIENT_MIN, TOLERANCE * times.gradient));
+  /** A batch came back: `times` as long after its oldest row was taken as it takes by itself. */
+  observe(times: number): void {
+    const gradient = Math.min(1, Math.max(GRADIENT_MIN, TIMES_WANTED / Math.max(1, times)));
     const wanted = this.#rows * gradient + Math.sqrt(this.#rows);
-    // A limit that nobody comes near says nothing, and must not grow by that.
-    if (wanted > this.#rows && inHand < this.#rows / 2 && this.#rows < this.#max) return;
-    const next = this.#rows * (1 - SMOOTHING) + wanted * SMOOTHING;
+    const next = this.#rows + (wanted - this.#rows) * SMOOTHING;
     this.#rows = Math.min(this.#max, Math.max(this.#min, next));
   }
 }

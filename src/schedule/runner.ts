@@ -104,7 +104,8 @@ export class BatchRunner {
     // What an event that kills or runs alone takes says nothing about others.
     if (asked === lane.slot && batch.crashes === 0 && batch.deliveries === 1) {
       const backMs = nowMs();
-      this.#options.admission.ran(lane, ran, backMs - batch.dispatchedMs, backMs);
+      const inHandMs = backMs - (batch.readMs[0] as number);
+      this.#options.admission.ran(lane, ran, backMs - batch.dispatchedMs, inHandMs, backMs);
     }
     const slot = this.#options.guard?.after(batch, batch.live, ran, result.inferUs) ?? ANSWERED;
     if (slot === ANSWERED) this.#answered(lane, batch, result);
