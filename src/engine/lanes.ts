@@ -21,6 +21,12 @@ import { slabLayout } from '../schedule/slab.ts';
  * with 6 129,000 and 132,000, with 8 156,000 and 145,000, with 16 no more.
  */
 const BATCHES_BESIDE_RUNNING = 8;
+/**
+ * Of a model whose batches are small there are more of them: so many rows find room all the same, for events
+ * come in bursts. Memory that is not touched is not taken.
+ */
+const ROWS_WAITING = 96;
+const BATCHES_BESIDE_RUNNING_MAX = 48;
 const REJECT_BATCHES = 3;
 const REJECT_ROWS = 128;
 
@@ -64,7 +70,7 @@ export function buildLanes(options: LanesOptions): Lanes {
     const plan = plans.find(({ slot }) => slot === found.slot);
     const { rowsMax } = plan ?? spec;
     const batches = Array.from(
-      { length: threadsMax + BATCHES_BESIDE_RUNNING },
+      { length: threadsMax + batchesBesideRunning(rowsMax) },
       () => new Batch({ rowsMax, layout, slab: slab++, ...kept }),
     );
     batchesOf.set(found.slot, batches);
@@ -95,6 +101,11 @@ export function buildLanes(options: LanesOptions): Lanes {
     for (const batch of batchesOf.get(slot) ?? []) batch.limitRows(rowsMax);
   };
   return { models, infos, rejects: batcher.addLane('', rejects, false), limitRows };
+}
+
+function batchesBesideRunning(rowsMax: number): number {
+  const wanted = Math.ceil(ROWS_WAITING / rowsMax);
+  return Math.min(BATCHES_BESIDE_RUNNING_MAX, Math.max(BATCHES_BESIDE_RUNNING, wanted));
 }
 
 /** An event's fields are the inputs, one for one, as they go into the tensors. */

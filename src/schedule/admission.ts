@@ -54,19 +54,24 @@ export class Admission<B extends Schedulable> {
   }
 
   /**
-   * Whether as many rows wait as may, for this model and this class: those of more urgent classes, and of its
-   * own as if every place had as many as this one.
+   * Whether as many rows wait as may, or this share of them, for this model and this class: those of more
+   * urgent classes, and of its own as if every place had as many as this one. Where there are less urgent
+   * ones as well, they may be more, for they are run the sooner.
    */
-  isFull(queue: Queue<B>): boolean {
+  isFull(queue: Queue<B>, share = 1): boolean {
     const { batcher } = this.#options;
+    const { priority } = queue;
     let rows = 0;
     let places = 1;
+    let last = priority;
     for (const other of queue.lane.queues) {
       const waiting = batcher.rowsOf(other);
-      if (other === queue || other.priority < queue.priority) rows += waiting;
-      else if (other.priority === queue.priority && waiting > 0) places += 1;
+      if (!batcher.isQuiet(other)) last = Math.max(last, other.priority);
+      if (other === queue || other.priority < priority) rows += waiting;
+      else if (other.priority === priority && waiting > 0) places += 1;
     }
-    return rows >= this.#of(queue.lane).limiter.rows / places;
+    const sooner = (WEIGHTS[priority] as number) / (WEIGHTS[last] as number);
+    return rows >= (this.#of(queue.lane).limiter.rows * share * sooner) / places;
   }
 
   /** RESULT.ok; or expired, or overloaded: it would come too late. `times`: cells as in values.ts. */
@@ -96,7 +101,8 @@ export class Admission<B extends Schedulable> {
   ran(lane: Lane<B>, rows: number, ms: number, inHandMs: number, nowMs: number): void {
     const state = this.#of(lane);
     state.times.observe(rows, ms);
-    state.limiter.observe(inHandMs / state.times.meanMs(rows));
+    const starved = lane.queues.every((queue) => this.#options.batcher.rowsOf(queue) === 0);
+    state.limiter.observe(inHandMs / state.times.meanMs(rows), starved);
     state.heardMs = nowMs;
   }
 

@@ -235,7 +235,7 @@ export class Batcher<B extends Schedulable> {
     let others = 1;
     let urgent = 0;
     for (const other of lane.queues) {
-      if (other === queue || this.#isQuiet(other)) continue;
+      if (other === queue || this.isQuiet(other)) continue;
       if (other.priority < priority) urgent |= 1 << other.priority;
       else if (other.priority === priority && other.source !== SUSPECTS) others += 1;
     }
@@ -248,7 +248,8 @@ export class Batcher<B extends Schedulable> {
     return Math.min(spare, Math.max(0, part - held));
   }
 
-  #isQuiet({ lastUse }: Queue<B>): boolean {
+  /** Nothing has come for it of late. */
+  isQuiet({ lastUse }: Queue<B>): boolean {
     return this.#dispatches - lastUse >= QUIET_DISPATCHES;
   }
 

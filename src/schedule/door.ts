@@ -2,7 +2,7 @@
 import type { EntryColumns } from '../redis/stream-reply.ts';
 import type { Admission } from './admission.ts';
 import type { Batch } from './batch.ts';
-import type { Batcher, Queue } from './batcher.ts';
+import type { Queue } from './batcher.ts';
 import { Codel } from './codel.ts';
 import { FIELD, PRIORITY_DEFAULT } from './entry.ts';
 import type { ModelLane } from './intake.ts';
@@ -16,7 +16,6 @@ import { TIME } from './values.ts';
 const WAIT_SHARE_MAX = 0.2;
 
 export interface DoorOptions {
-  readonly batcher: Batcher<Batch>;
   readonly admission: Admission<Batch>;
 }
 
@@ -54,15 +53,14 @@ export class StreamDoor {
   verdict(queue: Queue<Batch>, buffer: Buffer, { fields }: EntryColumns, times: Float64Array): number {
     const isFree = times[TIME.deadlineMs] === Number.POSITIVE_INFINITY;
     if (isFree && !this.codel.shedding) return RESULT.ok;
-    const { admission, batcher } = this.#options;
+    const { admission } = this.#options;
     const verdict = admission.admit(queue, times);
     if (verdict !== RESULT.ok || !this.codel.shedding) return verdict;
     const nowMs = times[TIME.nowMs] as number;
     if (admission.isFull(queue)) return RESULT.overloaded;
     // The second half of the room there is goes to keys that have not had their part.
     const bucket = bucketOf(buffer, fields[2 * FIELD.key] as number, fields[2 * FIELD.key + 1] as number);
-    const isHalfFull = batcher.rowsOf(queue) > batcher.freeRows(queue);
-    if (isHalfFull && this.#keys.isAbove(bucket, nowMs)) return RESULT.overloaded;
+    if (admission.isFull(queue, 0.5) && this.#keys.isAbove(bucket, nowMs)) return RESULT.overloaded;
     this.#keys.admitted(bucket);
     return RESULT.ok;
   }

@@ -1,18 +1,20 @@
 /**
- * How many rows of a model may wait while more comes than can be served: an adaptive limit, by the gradient of
- * how long rows are in hand. What a batch takes when nothing is ahead of it is known (timing.ts), for its size
- * and as things are now; so the time from taking its oldest row to its answer, over that, says how many
- * batches were ahead of it. Too many, and the limit shrinks: more rows in hand would wait, not run. Too few
- * to keep the workers busy, and it grows.
+ * How many rows of a model may wait while more comes than can be served: an adaptive limit, by a gradient.
+ * What a batch takes by itself is known (timing.ts), for its size and as things are now; so the time from
+ * taking its oldest row to its answer, over that, says how long rows wait in this engine. While they wait for
+ * more than a batch or two, the limit shrinks a little with each batch: more rows would wait, not run. When a
+ * worker found nothing to do, there were too few, for events come in bursts, and it grows at once. So it
+ * settles where workers are hardly ever idle, and no higher.
  *
- * Pure. After the gradient limiter of Netflix' concurrency-limits, with batches for requests.
+ * Pure.
  */
 
 /** Times what a batch takes by itself: it, one that runs before it, and part of one. */
 const TIMES_WANTED = 3;
-const GRADIENT_MIN = 0.5;
-/** Of what a batch says, so much is believed at once. */
-const SMOOTHING = 0.2;
+/** Of the limit, with each batch that had waited too long. */
+const SHRINK = 0.005;
+/** Idle at about one batch in a hundred, the two are in balance. */
+const GROW = 0.4;
 
 export class Limiter {
   readonly #min: number;
@@ -30,11 +32,12 @@ export class Limiter {
     return this.#rows;
   }
 
-  /** A batch came back: `times` as long after its oldest row was taken as it takes by itself. */
-  observe(times: number): void {
-    const gradient = Math.min(1, Math.max(GRADIENT_MIN, TIMES_WANTED / Math.max(1, times)));
-    const wanted = this.#rows * gradient + Math.sqrt(this.#rows);
-    const next = this.#rows + (wanted - this.#rows) * SMOOTHING;
-    this.#rows = Math.min(this.#max, Math.max(this.#min, next));
+  /**
+   * A batch came back: `times` as long after its oldest row was taken as it takes by itself. `starved`: there
+   * is nothing for its worker to do now.
+   */
+  observe(times: number, starved: boolean): void {
+    if (starved) this.#rows = Math.min(this.#max, this.#rows * (1 + GROW));
+    else if (times > TIMES_WANTED) this.#rows = Math.max(this.#min, this.#rows * (1 - SHRINK));
   }
 }
