@@ -55,7 +55,7 @@ export function intakeStream(
     const message = `${name}: its model ${model} is not served; events must name another`;
     notice('warn', 'STREAM_MODEL_UNKNOWN', message);
   }
-  return { index, lane, deadlineMs: deadlineMs ?? 0, json: encoding === 'json', skewMs: () => skew.aheadMs };
+  return { index, lane, deadlineMs: deadlineMs ?? 0, json: encoding === 'json', skew };
 }
 
 /** What the figures are held against. */

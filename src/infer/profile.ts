@@ -28,7 +28,8 @@ export const ENGINE_ROWS_PER_SECOND = 150_000;
 /** Above this share of the time a queue forms in front of a worker. */
 const BUSY_SHARE = 0.7;
 /**
- * Between two batches a worker waits for so long, milliseconds: what has to be added to make sizes comparable.
+ * Between two batches a worker waits for so long, milliseconds: what has to be added to make sizes
+ * comparable.
  */
 const BETWEEN_MS = 0.1;
 /** A batch that is smaller and does nearly as much is the better one: who comes next waits less. */
@@ -66,10 +67,10 @@ function inARow({ rows, p50Ms }: BucketProfile): number {
 }
 
 /**
- * The largest size whose 99th percentile is at most `runMsMax`, or a smaller one with nearly the throughput. A
- * smaller one that does not fit is no obstacle: fewer rows take no longer, so it was the machine. When none
- * fits, it is the largest whose median takes half of that; when there is none either, one row. Never more than
- * `rowsMax`.
+ * The largest size whose 99th percentile is at most `runMsMax`, or a smaller one with nearly the throughput.
+ * A smaller one that does not fit is no obstacle: fewer rows take no longer, so it was the machine. When none
+ * fits, it is the largest whose median takes half of that; when there is none either, one row. Never more
+ * than `rowsMax`.
  */
 export function chooseBatch(profile: ModelProfile, runMsMax: number, rowsMax: number): BatchChoice {
   const buckets = profile.buckets.filter(({ rows }) => rows <= rowsMax);

@@ -17,7 +17,9 @@ import { takeEntries } from './many.ts';
 import { placeData, placeDirectNames, placeFeatures, placeNames, traceOf } from './place.ts';
 import { ENCODING, RESULT, ROW, ROW_COLUMNS, type TensorSpec } from './slab.ts';
 import { Suspects } from './suspects.ts';
-import { equalBytes, idMs, TIME } from './values.ts';
+import { equalBytes, idMs, putArrival, TIME } from './values.ts';
+
+const NO_SKEW = { aheadMs: 0 };
 
 /** A lane of batches with the model that they are for. */
 export interface ModelLane extends Lane<Batch> {
@@ -44,8 +46,8 @@ export interface IntakeStream {
   /** 0: the model's, else the engine's default. */
   readonly deadlineMs: number;
   readonly json: boolean;
-  /** How much the engine's clock is ahead of the one that makes the entry ids. Default 0. */
-  readonly skewMs?: () => number;
+  /** By how much the engine's clock is ahead of the one that makes the entry ids. Default: not at all. */
+  readonly skew?: { readonly aheadMs: number };
 }
 
 /** Rows of a batch, and how often each of them had been given out. */
@@ -176,7 +178,7 @@ export class Intake {
     fill[FILL.modelNeeded] = lane === stream.lane ? 0 : 1;
     fill[FILL.priority] = queue.priority;
     fill[FILL.priorityDefault] = PRIORITY_DEFAULT;
-    fill[FILL.skewMs] = stream.skewMs?.() ?? 0;
+    fill[FILL.skewMs] = (stream.skew ?? NO_SKEW).aheadMs;
   }
 
   /**
@@ -344,17 +346,14 @@ export class Intake {
     if (queue !== null) this.#options.batcher.added(queue);
   }
 
-  #setTimes(
-    stream: IntakeStream,
-    lane: ModelLane,
-    buffer: Buffer,
-    { idStart, idEnd, fields }: EntryColumns,
-  ): void {
-    const arrivedMs = idMs(buffer, idStart, idEnd) + (stream.skewMs?.() ?? 0);
+  #setTimes(stream: IntakeStream, lane: ModelLane, buffer: Buffer, entry: EntryColumns): void {
+    const { fields } = entry;
+    const times = this.#times;
+    putArrival(times, buffer, entry, stream.skew ?? NO_SKEW);
+    const arrivedMs = times[TIME.arrivedMs] as number;
     const statedMs = numberOf(buffer, fields, FIELD.deadlineMs) || stream.deadlineMs || lane.deadlineMs;
-    this.#times[TIME.arrivedMs] = arrivedMs;
-    this.#times[TIME.deadlineMs] = statedMs > 0 ? arrivedMs + statedMs : Number.POSITIVE_INFINITY;
-    this.#times[TIME.urgentMs] = arrivedMs + (statedMs || this.#options.deadlineMsDefault);
+    times[TIME.deadlineMs] = statedMs > 0 ? arrivedMs + statedMs : Number.POSITIVE_INFINITY;
+    times[TIME.urgentMs] = arrivedMs + (statedMs || this.#options.deadlineMsDefault);
   }
 
   #door({ index }: IntakeStream): StreamDoor {

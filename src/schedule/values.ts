@@ -22,6 +22,21 @@ export function equalBytes(buffer: Uint8Array, start: number, end: number, other
   return true;
 }
 
+/**
+ * Notes in `times` when an entry arrived: its id, and by how much our clock is ahead of the one that made it.
+ */
+export function putArrival(
+  times: Float64Array,
+  buffer: Uint8Array,
+  { idStart, idEnd }: { readonly idStart: number; readonly idEnd: number },
+  skew: { readonly aheadMs: number },
+): void {
+  let value = 0;
+  for (let at = idStart; at < idEnd && buffer[at] !== DASH; at += 1)
+    value = value * 10 + (buffer[at] as number) - 48;
+  times[TIME.arrivedMs] = value + skew.aheadMs;
+}
+
 /** The milliseconds of an entry id, the part before the dash. */
 export function idMs(buffer: Uint8Array, start: number, end: number): number {
   let value = 0;
