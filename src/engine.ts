@@ -19,7 +19,7 @@ import { buildLanes } from './engine/lanes.ts';
 import { poolOptions, ServedModels } from './engine/models.ts';
 import { openGateway, openRedis } from './engine/open.ts';
 import { Parts } from './engine/parts.ts';
-import { stateOf } from './engine/state.ts';
+import { hung, stateOf } from './engine/state.ts';
 import { intakeStream, partitionStreams, type StreamPartition, targetsOf } from './engine/streams.ts';
 import { scaleWorkers } from './engine/workers.ts';
 import { messageOf, SubitoError } from './errors.ts';
@@ -247,7 +247,7 @@ async function wire(config: Config, options: EngineOptions, parts: Parts): Promi
   const backlogs = new Map<string, StreamBacklog>();
   const models = new ServedModels(specs, pool, guarded, guard);
   const sources: Sources = {
-    state: () => stateOf(state, committer, readers, models),
+    state: () => stateOf(state, committer, readers, models, hung(lanes.models, batcher, admission, nowMs())),
     backlog: () => [...backlogs.values()],
     inflightRows: () => intake.rowsInFlight,
     connections: () => gateway?.connections ?? 0,

@@ -61,6 +61,11 @@ export class ServedModels {
     return this.#pool.trouble;
   }
 
+  /** Whether there is a worker that takes batches. */
+  get hasWorker(): boolean {
+    return this.#pool.warm > 0;
+  }
+
   /** What is not as it was meant to be, although everything is served. */
   compromises(): readonly string[] {
     const running = this.#pool.running.compromises();

@@ -63,6 +63,11 @@ export class Crew {
     return performance.now() - this.#goneMs > loadMsMax ? `it loads for more than ${loadMsMax} ms` : '';
   }
 
+  /** Workers that take batches. */
+  get warm(): number {
+    return this.#warm.size;
+  }
+
   /** From now on there are to be so many. Those that are too many are ended by whoever says this. */
   setThreads(threads: number): void {
     if (this.#stopped) return;

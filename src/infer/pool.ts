@@ -186,7 +186,12 @@ export class Pool {
     }
   }
 
-  /** Why no batch can run now; '' while they can. */
+  /** Workers that take batches now; one that died is not among them. */
+  get warm(): number {
+    return this.#crew.warm;
+  }
+
+  /** Why no batch can run now; '' while they can, or will again in a moment. */
   get trouble(): string {
     return this.#crew.trouble;
   }
