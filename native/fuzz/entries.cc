@@ -33,15 +33,27 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto event_bytes = Column<uint16_t>(kRows);
   const auto arrived = Column<double>(kRows);
   const auto read = Column<double>(kRows);
+  const auto deadlines = Column<double>(kRows);
   const auto origin = Column<int16_t>(kRows);
   const auto fences = Column<int32_t>(kRows);
   const subito::BatchColumns batch{kRows,          table.get(),     memory.get(), kSlabBytes,
                                    ids.get(),      id_bytes.get(),  keys.get(),   key_bytes.get(),
                                    kKeyMax,        events.get(),    event_bytes.get(), kEventMax,
-                                   arrived.get(),  read.get(),      origin.get(), fences.get()};
+                                   arrived.get(),  read.get(),      deadlines.get(), origin.get(), fences.get()};
   const subito::EntryRules rules{{"m", "m@1"}, kRowBytes,  {{kInputOffset, kRowBytes}}, kArenaOffset,
                                  kSlabBytes - kArenaOffset, 4096, 256, 55, 1e6, 2};
-  subito::Fill fill{0, 0, 1e18, 1, 2, 0, 5, 1000, way % 2 == 1};
+  subito::Fill fill{};
+  fill.deadline_ms = 1e18;
+  fill.origin = 1;
+  fill.mark = 2;
+  fill.received_ms = 5;
+  fill.deadline_ms_stated = way / 16 % 2 == 1 ? 250 : 0;
+  fill.deadline_ms_default = 1000;
+  fill.deadline_ms_least = way / 32 % 2 == 1 ? 1.7e12 : 0;
+  fill.model_needed = way % 2 == 1;
+  fill.priority = way / 64 % 2;
+  fill.priority_default = 1;
+  fill.skew_ms = -0.5;
 
   const size_t bytes = input.size();
   const auto reply = Column<uint8_t>(bytes);
