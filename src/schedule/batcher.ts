@@ -22,6 +22,8 @@ import { Shares } from './shares.ts';
 export interface Schedulable {
   readonly rowsMax: number;
   rows: number;
+  /** Of them, those that a worker was given; set by `dispatch`. Left out: all. */
+  readonly live?: number;
   /** Unix milliseconds. */
   deadlineMs: number;
 }
@@ -124,6 +126,7 @@ export class Batcher<B extends Schedulable> {
     for (let i = free.length - this.#spareBatches(queue); i < free.length; i += 1) {
       rows += (free[i] as B).rowsMax;
     }
+    if (rows === 0) queue.lastUse = this.#dispatches;
     return rows;
   }
 
@@ -165,6 +168,7 @@ export class Batcher<B extends Schedulable> {
   /** The batch that takes the queue's next row, or null when there is none. */
   open(queue: Queue<B>): B | null {
     if (queue.open !== null) return queue.open;
+    queue.lastUse = this.#dispatches;
     if (this.#spareBatches(queue) === 0) return null;
     queue.open = queue.lane.free.pop() as B;
     return queue.open;
@@ -208,10 +212,13 @@ export class Batcher<B extends Schedulable> {
       const batch = this.#take(queue);
       this.#workersIdle -= 1;
       this.#dispatches += 1;
-      const cost = this.#costOf(lane, batch.rows);
+      const { rows } = batch;
+      this.#dispatch(lane, batch);
+      // What was too late costs no worker's time: who is charged for it all the same would stay too late.
+      const { live = rows } = batch;
+      const cost = live > 0 ? this.#costOf(lane, live) : 0;
       this.#classes.charge(queue.priority, cost);
       this.#sources[queue.priority]?.charge(queue.source, cost);
-      this.#dispatch(lane, batch);
     }
   }
 
@@ -232,14 +239,22 @@ export class Batcher<B extends Schedulable> {
     if (!lane.needsWorker) return length;
     let kept = source === DIRECT ? 0 : RESERVED_FOR_DIRECT;
     let others = 1;
-    let urgent = 0;
+    // Classes, a bit for each.
+    let [urgent, less, holding] = [0, 0, 0];
     for (const other of lane.queues) {
+      const bit = 1 << other.priority;
+      if (other.open !== null || other.ready.length > 0) holding |= bit;
       if (other === queue || this.#isQuiet(other)) continue;
-      if (other.priority < priority) urgent |= 1 << other.priority;
-      else if (other.priority === priority && other.source !== SUSPECTS) others += 1;
+      if (other.priority < priority) urgent |= bit;
+      else if (other.priority > priority) less |= bit;
+      else if (other.source !== SUSPECTS) others += 1;
     }
+    // No class gets its second before each has its first: without one it would never be next.
+    const first = (holding & (1 << priority)) === 0 ? Math.min(1, length - kept) : 0;
     for (; urgent !== 0; urgent &= urgent - 1) kept += RESERVED_PER_CLASS;
-    const spare = Math.max(0, Math.min(length - kept, length));
+    if (source === DIRECT) less = 0;
+    for (less &= ~holding; less !== 0; less &= less - 1) kept += 1;
+    const spare = Math.max(0, first, length - kept);
     if (others === 1) return spare;
     // A place may have its part of what there is for the class; one batch at least.
     const held = queue.ready.length + (queue.open === null ? 0 : 1);
