@@ -126,7 +126,6 @@ export class Batcher<B extends Schedulable> {
     for (let i = free.length - this.#spareBatches(queue); i < free.length; i += 1) {
       rows += (free[i] as B).rowsMax;
     }
-    if (rows === 0) queue.lastUse = this.#dispatches;
     return rows;
   }
 
@@ -168,7 +167,6 @@ export class Batcher<B extends Schedulable> {
   /** The batch that takes the queue's next row, or null when there is none. */
   open(queue: Queue<B>): B | null {
     if (queue.open !== null) return queue.open;
-    queue.lastUse = this.#dispatches;
     if (this.#spareBatches(queue) === 0) return null;
     queue.open = queue.lane.free.pop() as B;
     return queue.open;
@@ -239,21 +237,18 @@ export class Batcher<B extends Schedulable> {
     if (!lane.needsWorker) return length;
     let kept = source === DIRECT ? 0 : RESERVED_FOR_DIRECT;
     let others = 1;
-    // Classes, a bit for each.
-    let [urgent, less, holding] = [0, 0, 0];
+    let urgent = 0;
+    let isFirst = true;
     for (const other of lane.queues) {
-      const bit = 1 << other.priority;
-      if (other.open !== null || other.ready.length > 0) holding |= bit;
+      const holdsAny = other.open !== null || other.ready.length > 0;
+      if (other.priority === priority && holdsAny) isFirst = false;
       if (other === queue || this.#isQuiet(other)) continue;
-      if (other.priority < priority) urgent |= bit;
-      else if (other.priority > priority) less |= bit;
-      else if (other.source !== SUSPECTS) others += 1;
+      if (other.priority < priority) urgent |= 1 << other.priority;
+      else if (other.priority === priority && other.source !== SUSPECTS) others += 1;
     }
-    // No class gets its second before each has its first: without one it would never be next.
-    const first = (holding & (1 << priority)) === 0 ? Math.min(1, length - kept) : 0;
+    // A class without any may have one all the same: without work to offer it would never be next.
+    const first = isFirst ? Math.min(1, length - kept) : 0;
     for (; urgent !== 0; urgent &= urgent - 1) kept += RESERVED_PER_CLASS;
-    if (source === DIRECT) less = 0;
-    for (less &= ~holding; less !== 0; less &= less - 1) kept += 1;
     const spare = Math.max(0, first, length - kept);
     if (others === 1) return spare;
     // A place may have its part of what there is for the class; one batch at least.
