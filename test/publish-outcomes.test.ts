@@ -136,8 +136,10 @@ test('of several streams each goes to its own place', async () => {
     { id: b[0]!, stream: 1, result: 'expired' },
     { id: a[1]!, result: 'superseded' },
   ];
-  one.committer.settle(batchOf(rows), 'm@1', null);
+  const batch = batchOf(rows);
+  one.committer.settle(batch, 'm@1', null);
   await one.done(1);
+  expect(batch.duplicatesUnrun).toBe(0);
   const sources = async (stream: string) => (await entries(redis, stream)).map(({ source }) => source);
   expect(await sources('predictions')).toEqual(a);
   expect(await sources('more-predictions')).toEqual(b);
@@ -168,6 +170,11 @@ test('who waited on a socket is told there; a degraded answer is recorded where 
     },
   ]);
   expect(batch.duplicatesUnrun).toBe(0);
+  // Nor is it recorded elsewhere because it was in a batch with an event of a stream.
+  const [id] = (await deliver(redis, 1)) as [string];
+  one.committer.settle(batchOf([...rows, { id, result: 'expired' }]), 'm@1', null);
+  await one.done(3);
+  expect((await entries(redis, 'predictions')).map(({ source }) => source)).toEqual(['', id]);
 });
 
 test('what somebody else has settled is skipped, and counted', async () => {
