@@ -185,7 +185,7 @@ test('over a socket: too late is 114, superseded 117, and over HTTP 504 and 409'
   for (const x of [402, 403, 404, 405]) expect(seen()).not.toContain(x);
 });
 
-test('over a socket: what there is no room for is 113, and over HTTP 429, with the time to wait', async () => {
+test('no room is 113 over a socket and 429 over HTTP, with the time to wait', async () => {
   const socket = await open();
   await hold(501);
   // As many as there are rows.

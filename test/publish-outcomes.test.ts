@@ -235,7 +235,7 @@ test('a predictions key of the wrong type: nothing is acknowledged until it is g
   expect(await entries(redis, 'predictions')).toHaveLength(2);
 });
 
-test('an outcome that cannot be appended: its event is pending again, and nobody may trust the fence', async () => {
+test('an outcome that cannot be appended: its event is pending again, and the epoch another', async () => {
   const ids = await deliver(redis, 2);
   const one = await settling();
   const { codes } = notices();
