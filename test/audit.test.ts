@@ -24,10 +24,12 @@ describe('states', () => {
     await ledger.settle(marker!);
     await ledger.redis.xtrim('predictions', 'MAXLEN', 1);
     await sleep(5);
-    const ids = await ledger.deliver(9);
+    const ids = await ledger.deliver(11);
     await ledger.settle(ids[0]!);
     await ledger.settle(ids[1]!, 'degraded');
-    await ledger.settle(ids[2]!, 'shed');
+    await ledger.settle(ids[2]!, 'overloaded');
+    await ledger.settle(ids[9]!, 'superseded');
+    await ledger.settle(ids[10]!, 'cancelled');
     await ledger.settle(ids[3]!, 'expired');
     await ledger.bury(ids[4]!);
     await ledger.bury(ids[5]!, 'failed');
@@ -41,10 +43,10 @@ describe('states', () => {
     const report = await audit();
     expect(offences(report)).toEqual({});
     expect(counts(report)).toEqual({
-      ...{ trimmed: 1, ok: 2, degraded: 1, shed: 1, expired: 1, invalid: 1, failed: 1 },
-      ...{ requeued: 1, dropped: 1, other: 1, pending: 1, unread: 2 },
+      ...{ trimmed: 1, ok: 2, degraded: 1, expired: 1, overloaded: 1, superseded: 1, cancelled: 1 },
+      ...{ invalid: 1, failed: 1, requeued: 1, dropped: 1, other: 1, pending: 1, unread: 2 },
     });
-    expect(report).toMatchObject({ clean: true, exists: true, groupExists: true, entries: 14 });
+    expect(report).toMatchObject({ clean: true, exists: true, groupExists: true, entries: 16 });
     expect(report.states.trimmed.oldest).toBe(gone);
     expect(report.states.ok.oldest).toBe(marker);
     expect(report.states.unread.oldest).toBe(unread);

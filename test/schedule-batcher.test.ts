@@ -342,6 +342,42 @@ test('a class leaves batches to more urgent ones, and a place to others, while t
   expect(batcher.freeRows(batcher.queue(lane, -1, 0))).toBe(1);
 });
 
+test('a class without a batch may have one, whatever more urgent ones hold', () => {
+  const batcher = new Batcher<Schedulable>(0, () => {});
+  const batches = Array.from({ length: 6 }, () => batch(1));
+  const lane = batcher.addLane('m', batches);
+  const [urgent, least] = [batcher.queue(lane, 0, 0), batcher.queue(lane, 0, 2)];
+  for (let i = 0; i < 4; i += 1) fill(batcher, urgent);
+  expect(batcher.freeRows(least)).toBe(1);
+  expect(fill(batcher, least)).toBe(true);
+  expect(batcher.freeRows(least)).toBe(0);
+  // The last one is for requests.
+  expect(fill(batcher, urgent)).toBe(false);
+  const between = batcher.queue(lane, 0, 1);
+  expect([batcher.freeRows(between), batcher.freeRows(batcher.queue(lane, -1, 0))]).toEqual([0, 1]);
+});
+
+test('a batch of which no row was run costs its class nothing', () => {
+  const order: number[] = [];
+  const batcher = new Batcher<Schedulable>(0, ({ name }, one) => {
+    order.push(Number(name));
+    if (name === '2') Object.assign(one, { live: 0 });
+  });
+  const queues = [0, 2].map((priority) => {
+    const lane = batcher.addLane(
+      String(priority),
+      Array.from({ length: 12 }, () => batch(1)),
+    );
+    return batcher.queue(lane, 0, priority);
+  });
+  for (let i = 0; i < 10; i += 1) for (const queue of queues) fill(batcher, queue);
+  for (let i = 0; i < 11; i += 1) {
+    batcher.workerFreed();
+    batcher.flush();
+  }
+  expect(order).toEqual([0, ...Array(10).fill(2)]);
+});
+
 test('misuse is a bug and says so', () => {
   const batcher = new Batcher<Schedulable>(1, () => {});
   const lane = batcher.addLane('m', [batch(2), batch(2)]);

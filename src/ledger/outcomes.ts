@@ -10,8 +10,10 @@ import { lastValue, type RawEntry, type Scan, type StreamInfo } from './scan.ts'
 export const OUTCOMES = [
   'ok',
   'degraded',
-  'shed',
   'expired',
+  'overloaded',
+  'superseded',
+  'cancelled',
   'invalid',
   'failed',
   'requeued',

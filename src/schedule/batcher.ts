@@ -22,6 +22,8 @@ import { Shares } from './shares.ts';
 export interface Schedulable {
   readonly rowsMax: number;
   rows: number;
+  /** Of them, those that a worker was given; set by `dispatch`. Left out: all. */
+  readonly live?: number;
   /** Unix milliseconds. */
   deadlineMs: number;
 }
@@ -209,10 +211,13 @@ export class Batcher<B extends Schedulable> {
       const batch = this.#take(queue);
       this.#workersIdle -= 1;
       this.#dispatches += 1;
-      const cost = this.#costOf(lane, batch.rows);
+      const { rows } = batch;
+      this.#dispatch(lane, batch);
+      // What was too late costs no worker's time: who is charged for it all the same would stay too late.
+      const { live = rows } = batch;
+      const cost = live > 0 ? this.#costOf(lane, live) : 0;
       this.#classes.charge(queue.priority, cost);
       this.#sources[queue.priority]?.charge(queue.source, cost);
-      this.#dispatch(lane, batch);
     }
   }
 
@@ -234,13 +239,22 @@ export class Batcher<B extends Schedulable> {
     let kept = source === DIRECT ? 0 : RESERVED_FOR_DIRECT;
     let others = 1;
     let urgent = 0;
+    let isFirst = true;
     for (const other of lane.queues) {
+<<<<<<< HEAD
       if (other === queue || this.isQuiet(other)) continue;
+=======
+      const holdsAny = other.open !== null || other.ready.length > 0;
+      if (other.priority === priority && holdsAny) isFirst = false;
+      if (other === queue || this.#isQuiet(other)) continue;
+>>>>>>> coretests
       if (other.priority < priority) urgent |= 1 << other.priority;
       else if (other.priority === priority && other.source !== SUSPECTS) others += 1;
     }
+    // A class without any may have one all the same: without work to offer it would never be next.
+    const first = isFirst ? Math.min(1, length - kept) : 0;
     for (; urgent !== 0; urgent &= urgent - 1) kept += RESERVED_PER_CLASS;
-    const spare = Math.max(0, Math.min(length - kept, length));
+    const spare = Math.max(0, first, length - kept);
     if (others === 1) return spare;
     // A place may have its part of what there is for the class; one batch at least.
     const held = queue.ready.length + (queue.open === null ? 0 : 1);
