@@ -46,7 +46,7 @@ test('percentiles are times that were measured; of few runs the 99th is the slow
   expect(summarise(4, ordered)).toEqual({ rows: 4, runs: 200, p50Ms: 100, p99Ms: 198 });
 });
 
-test('a batch has the most rows whose 99th percentile fits, or fewer if that hardly costs throughput', () => {
+test('a batch has the most rows whose 99th percentile fits, or fewer that do nearly as much', () => {
   const linear = profile([1, 0.1, 0.2], [16, 1, 2], [64, 3, 3.6], [256, 12, 14]);
   expect(chooseBatch(linear, 3.5, 256)).toMatchObject({ rows: 16, why: 'fits', better: null });
   expect(chooseBatch(linear, 3.6, 256)).toMatchObject({ rows: 64, why: 'fits' });
@@ -106,7 +106,7 @@ test('workers: enough for the slowest model and one more, between the bounds', (
   expect(chooseWorkers([choice(2_000_000)], 1, 1)).toBe(1);
 });
 
-test('made-up profiles: the choice is a size that was measured; does nearly what the largest that fits does', () => {
+test('made-up profiles: a size that was measured, and does nearly what the largest that fits does', () => {
   const random = new Random(11);
   for (let round = 0; round < 2000; round++) {
     const rowsMax = random.int(1, 300);

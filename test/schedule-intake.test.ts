@@ -320,8 +320,8 @@ describe('an entry that was given out before', () => {
     bench.batcher.flush();
     expect(bench.dispatched.map(({ batch }) => [batch.id(0), batch.deliveries, batch.fences[0]])).toEqual([
       ['2-0', 2, 0],
-      ['1-0', 1, 9],
       ['3-0', 3, 0],
+      ['1-0', 1, 9],
     ]);
     for (const { batch } of bench.dispatched) bench.intake.released(lane!, batch, 0);
     expect(bench.intake.alone).toMatchObject({ suspects: 0, exclusive: 0 });

@@ -124,10 +124,11 @@ describe('three classes with as many events each, at twice the capacity', () => 
     const sources = three.map((source) => ({ ...source, perSecond: constant(4 / 3) }));
     const scene = await play({ seed: 1, ms: 4000, sources });
     const shares = [0, 1, 2].map((c) => scene.of(WARM_MS, 4000, ({ priority }) => priority === c).goodput);
-    const of = (i: number) => (shares[i] as number) / CAPACITY;
-    expect([of(0), of(1), of(2)].map((share, i) => Math.abs(share - [16, 4, 1][i]! / 21))).toSatisfy(
-      (errors: number[]) => errors.every((error) => error < 0.02),
-    );
+    const all = shares.reduce((sum, share) => sum + share, 0);
+    expect(all).toBeGreaterThan(0.85 * CAPACITY);
+    for (const [i, weight] of [16, 4, 1].entries()) {
+      expect((shares[i] as number) / all, `class ${i}`).toBeCloseTo(weight / 21, 1);
+    }
   });
 });
 

@@ -39,7 +39,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const subito::BatchColumns batch{kRows,          table.get(),     memory.get(), kSlabBytes,
                                    ids.get(),      id_bytes.get(),  keys.get(),   key_bytes.get(),
                                    kKeyMax,        events.get(),    event_bytes.get(), kEventMax,
-                                   arrived.get(),  read.get(),      deadlines.get(), origin.get(), fences.get()};
+                                   arrived.get(),  read.get(),      deadlines.get(),
+                                   origin.get(),   fences.get()};
   const subito::EntryRules rules{{"m", "m@1"}, kRowBytes,  {{kInputOffset, kRowBytes}}, kArenaOffset,
                                  kSlabBytes - kArenaOffset, 4096, 256, 55, 1e6, 2};
   subito::Fill fill{};

@@ -54,24 +54,21 @@ export class Admission<B extends Schedulable> {
   }
 
   /**
-   * Whether as many rows wait as may, or this share of them, for this model and this class: those of more
-   * urgent classes, and of its own as if every place had as many as this one. Where there are less urgent
-   * ones as well, they may be more, for they are run the sooner.
+   * Whether as many rows of this class wait for this model as may, or this share of them, as if every place
+   * had as many as this one. Where there are less urgent classes as well, they may be more, for they are run
+   * the sooner.
    */
   isFull(queue: Queue<B>, share = 1): boolean {
     const { batcher } = this.#options;
     const { priority } = queue;
-    let rows = 0;
     let places = 1;
     let last = priority;
     for (const other of queue.lane.queues) {
-      const waiting = batcher.rowsOf(other);
       if (!batcher.isQuiet(other)) last = Math.max(last, other.priority);
-      if (other === queue || other.priority < priority) rows += waiting;
-      else if (other.priority === priority && waiting > 0) places += 1;
+      if (other !== queue && other.priority === priority && batcher.rowsOf(other) > 0) places += 1;
     }
     const sooner = (WEIGHTS[priority] as number) / (WEIGHTS[last] as number);
-    return rows >= (this.#of(queue.lane).limiter.rows * share * sooner) / places;
+    return batcher.rowsOf(queue) >= (this.#of(queue.lane).limiter.rows * share * sooner) / places;
   }
 
   /** RESULT.ok; or expired, or overloaded: it would come too late. `times`: cells as in values.ts. */

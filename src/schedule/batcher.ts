@@ -241,13 +241,9 @@ export class Batcher<B extends Schedulable> {
     let urgent = 0;
     let isFirst = true;
     for (const other of lane.queues) {
-<<<<<<< HEAD
-      if (other === queue || this.isQuiet(other)) continue;
-=======
       const holdsAny = other.open !== null || other.ready.length > 0;
       if (other.priority === priority && holdsAny) isFirst = false;
-      if (other === queue || this.#isQuiet(other)) continue;
->>>>>>> coretests
+      if (other === queue || this.isQuiet(other)) continue;
       if (other.priority < priority) urgent |= 1 << other.priority;
       else if (other.priority === priority && other.source !== SUSPECTS) others += 1;
     }

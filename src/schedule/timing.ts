@@ -11,9 +11,7 @@ export interface BucketTimes {
 }
 
 /** Of what a batch says, so much is believed at once: ten batches make two thirds of a change. */
-const WEIGHT_SHORT = 0.1;
-/** What is usual changes slowly. */
-const WEIGHT_LONG = 0.002;
+const WEIGHT = 0.1;
 /** Nothing was measured: until the first batch. */
 const GUESS_MS = 1;
 const GUESS_TAIL = 2;
@@ -22,8 +20,7 @@ const RATIO_MAX = 100;
 
 export class BatchTimes {
   readonly #buckets: readonly BucketTimes[];
-  #short = 1;
-  #long = 1;
+  #factor = 1;
   #batches = 0;
 
   /** By rows, ascending; may be empty. */
@@ -37,23 +34,17 @@ export class BatchTimes {
     const ratio = Math.min(RATIO_MAX, ms / this.#expected(rows, 'p50Ms'));
     this.#batches += 1;
     // The first ones count as much as there are of them: the profile knows nothing of the way there and back.
-    this.#short += (ratio - this.#short) * Math.max(WEIGHT_SHORT, 1 / this.#batches);
-    this.#long += (ratio - this.#long) * Math.max(WEIGHT_LONG, 1 / this.#batches);
+    this.#factor += (ratio - this.#factor) * Math.max(WEIGHT, 1 / this.#batches);
   }
 
   /** Milliseconds that a batch of so many rows will be away. */
   meanMs(rows: number): number {
-    return this.#expected(rows, 'p50Ms') * this.#short;
+    return this.#expected(rows, 'p50Ms') * this.#factor;
   }
 
   p99Ms(rows: number): number {
     // What makes the slowest ones slow is the machine: it adds, and is no more when the model takes longer.
     return this.meanMs(rows) + this.#expected(rows, 'p99Ms') - this.#expected(rows, 'p50Ms');
-  }
-
-  /** What is usual, over what it is now: below 1 while batches are slower than usual. */
-  get gradient(): number {
-    return this.#long / this.#short;
   }
 
   /** Between two sizes a straight line; beyond the largest, in proportion. */

@@ -6,7 +6,7 @@ import { followWallClock, nowMs } from '../../src/clock.ts';
 import type { InferResult, InferTask } from '../../src/infer/protocol.ts';
 import { Admission } from '../../src/schedule/admission.ts';
 import { type Batch, resultOf } from '../../src/schedule/batch.ts';
-import { Batcher } from '../../src/schedule/batcher.ts';
+import { Batcher, type Lane } from '../../src/schedule/batcher.ts';
 import { Intake, type IntakeStream, type ModelLane } from '../../src/schedule/intake.ts';
 import { BatchRunner } from '../../src/schedule/runner.ts';
 import { RESULT, ROW, ROW_COLUMNS, STATUS } from '../../src/schedule/slab.ts';
@@ -183,7 +183,8 @@ export class OverloadWorld {
       admission,
       onFreeRows: (of, rows, ms) => {
         intake.released(of, rows, ms);
-        batcher.newestFirst = intake.shedding;
+        const isLate = (late: Lane<Batch>, batch: Batch) => admission.isLate(late, batch, nowMs());
+        batcher.isLate = intake.shedding ? isLate : null;
         for (const reader of this.#readers) reader.kick();
       },
     });
