@@ -37,7 +37,7 @@ const constant = (share: number) => () => CAPACITY * share;
 const inWaves = (share: number) => (ms: number) => CAPACITY * share * (ms % 1000 < 500 ? 0.5 : 1.5);
 
 describe('the workers have as much to do as they can, and more', () => {
-  const loads = [1, 1.5, 2, 4].flatMap((share) => seeds(2).map((seed) => [share, seed] as const));
+  const loads = [1, 1.5, 2, 4].flatMap((share) => seeds(1).map((seed) => [share, seed] as const));
   test.each(loads)('%d times what can be served, seed %d', async (share, seed) => {
     const scene = await play({ seed, ms: 4000, sources: [{ perSecond: constant(share) }] });
     const figures = scene.of(WARM_MS, 4000);
@@ -106,7 +106,7 @@ describe('three classes with as many events each, at twice the capacity', () => 
     ['in one stream', one],
     ['in a stream each', three],
   ])('%s: the first loses next to nothing, and each gets on', async (_, sources) => {
-    for (const seed of seeds(2)) {
+    for (const seed of seeds(1)) {
       const scene = await play({ seed, ms: 4000, sources });
       const of = (priority: number) => scene.of(WARM_MS, 4000, (event) => event.priority === priority);
       const [first, second, third] = [of(0), of(1), of(2)];

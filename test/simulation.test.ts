@@ -13,7 +13,7 @@ import type { FaultName } from './simulation/faults.ts';
 import type { Progress, Seeds } from './simulation/worker.ts';
 import { World } from './simulation/world.ts';
 
-const SCHEDULES = Number(process.env['SUBITO_SIMULATION_SCHEDULES'] ?? 2000);
+const SCHEDULES = Number(process.env['SUBITO_SIMULATION_SCHEDULES'] ?? 1200);
 const SEED = process.env['SUBITO_SIMULATION_SEED'];
 const FAULTS = (process.env['SUBITO_SIMULATION_FAULTS'] ?? '')
   .split(',')
