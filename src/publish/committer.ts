@@ -130,7 +130,8 @@ export class Committer {
     }
     for (let stream = 0; stream < present.length; stream += 1) {
       if (present[stream] === 0) continue;
-      this.#writePredictions(batch, model, stream, record === stream);
+      const predicted = this.#writePredictions(batch, model, stream, record === stream);
+      if (predicted === batch.rows) continue;
       writeOutcomes(batch, model, this.#outcomeStream(stream), record === stream, this.#settlements);
       this.#writeDeadletters(batch, stream);
     }
@@ -141,9 +142,10 @@ export class Committer {
     for (const settlement of settlements) (this.#links[settlement.stream] as CommitLink).send(settlement);
   }
 
-  #writePredictions(batch: Batch, model: string, stream: number, record: boolean): void {
+  /** How many there are. */
+  #writePredictions(batch: Batch, model: string, stream: number, record: boolean): number {
     const { rows, table, origin, commands, fences } = batch;
-    if (batch.layout === null) return;
+    if (batch.layout === null) return 0;
     const { predictionsMax, fence } = this.#options.streams[stream] as CommitStream;
     const { mark } = fence;
     let picked = this.#picked;
@@ -161,7 +163,7 @@ export class Committer {
       count += 1;
       if (isDirect || fences[row] !== mark) isOurs = false;
     }
-    if (count === 0) return;
+    if (count === 0) return 0;
     const start = commands.length;
     commands.encoded(this.#headOf(stream, model));
     commands.int(batch.inferUs);
@@ -182,6 +184,7 @@ export class Committer {
       rows: count,
       kind: 'predictions',
     });
+    return count;
   }
 
   #headOf(stream: number, model: string): Buffer {

@@ -47,6 +47,8 @@ export class BatchRunner {
   #arrivedMs = new Float64Array(0);
   #readMs = new Float64Array(0);
   readonly #counts: Counts = { ...NO_COUNTS };
+  /** By RESULT. */
+  readonly #codes = new Int32Array(STATUS.length);
 
   constructor(options: RunnerOptions) {
     this.#options = options;
@@ -270,18 +272,21 @@ export class BatchRunner {
   }
 
   #count(batch: Batch, origin: number): Counts {
-    const counts = this.#counts;
-    counts.rows = 0;
-    counts.degraded = 0;
-    for (const status of STATUS) counts[status] = 0;
+    const codes = this.#codes.fill(0);
+    let rows = 0;
+    let degraded = 0;
     for (let row = 0; row < batch.rows; row += 1) {
       if (batch.origin[row] !== origin) continue;
-      this.#arrivedMs[counts.rows] = batch.arrivedMs[row] as number;
-      this.#readMs[counts.rows] = batch.readMs[row] as number;
-      counts.rows += 1;
-      const status = batch.rungs[row] === RUNG.none ? STATUS[resultOf(batch, row)] : 'degraded';
-      if (status !== undefined) counts[status] += 1;
+      this.#arrivedMs[rows] = batch.arrivedMs[row] as number;
+      this.#readMs[rows] = batch.readMs[row] as number;
+      rows += 1;
+      if (batch.rungs[row] === RUNG.none) codes[resultOf(batch, row)]! += 1;
+      else degraded += 1;
     }
+    const counts = this.#counts;
+    counts.rows = rows;
+    counts.degraded = degraded;
+    for (const [code, status] of STATUS.entries()) counts[status] = codes[code] as number;
     return counts;
   }
 }
